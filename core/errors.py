@@ -259,7 +259,7 @@ class RunnerUnavailable(UnavailableError):
 class Overloaded(UnavailableError):
     """Too many requests to answer in time.
 
-    `of_large`: too many large requests. `of_caller`: too many of this caller's, so that it says
+    `of_large`: too many large requests. `of_caller`: too many of one caller, so that it says
     nothing of the model.
     """
 

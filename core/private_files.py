@@ -14,6 +14,8 @@ from core.other_writers import writers
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# A rollout policy of 1,000 subjects has a quarter of a megabyte.
+MAX_OWN_BYTES = 16 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -34,6 +36,19 @@ def open_followed(path: str, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "It is no regular file", path)
     return descriptor
+
+
+def read_own(file: Path) -> bytes:
+    """The content of a file of state that the service has written.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than one of ours can be.
+    """
+    with open(file, "rb", opener=open_regular) as opened:
+        content = opened.read(MAX_OWN_BYTES + 1)
+    if len(content) > MAX_OWN_BYTES:
+        raise OSError(errno.EFBIG, f"It has more than {MAX_OWN_BYTES:,} bytes", str(file))
+    return content
 
 
 def open_private(path: str, flags: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
 from pydantic_settings import NoDecode
 
 from core.api_keys import parse_api_keys
@@ -215,6 +215,8 @@ ParquetUrl = Annotated[str, AfterValidator(_check_parquet_url)]
 RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
 HashKey = Annotated[SecretStr, _checked_by(parse_hash_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
+# Of an A/B split, also in a rollout policy. PostgreSQL has no NUL in its texts.
+Salt = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]+$")]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]

@@ -35,6 +35,7 @@ from core.setting_types import (
     RateLimit,
     RedisUrl,
     RunnerKey,
+    Salt,
     TrustedProxies,
     parse_hash_keys,
 )
@@ -153,8 +154,8 @@ class Settings(BaseSettings):
     """version that answers /predict without a version; a rollout may change it"""
     ab_v2_percent: float = Field(50.0, ge=0, le=100)
     """percent of the subjects of /predict/ab that get v2; a rollout may change it"""
-    ab_salt: str = "ab-1"
-    """salt of the A/B split; another assigns every subject anew; a secret from strangers"""
+    ab_salt: Salt = "ab-1"
+    """salt of the A/B split, a secret of at most 100 characters; another assigns subjects anew"""
 
     max_batch_texts: int = Field(100, ge=1, le=10_000)
     """most texts in one /predict/batch"""

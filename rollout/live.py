@@ -15,6 +15,7 @@ from core import metrics
 from core.atomic_file import write_atomically
 from core.background import Background
 from core.errors import DatabaseUnavailable, describe_error
+from core.private_files import read_own
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
 from rollout.record import STORED, PolicyRecord
@@ -141,7 +142,7 @@ class LivePolicy(Background):
 
     def _read_copy(self) -> PolicyRecord | None:
         try:
-            return STORED.validate_json(self._copy.read_bytes())
+            return STORED.validate_json(read_own(self._copy))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:

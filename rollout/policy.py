@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.setting_types import Salt
 from core.types import VERSIONS, DesiredModel, Version
 
 MAX_VERSION = 2**31 - 2
@@ -67,7 +68,6 @@ Tag = Annotated[
 # Without U+0000, which PostgreSQL's JSON cannot hold.
 _WITHOUT_NUL = r"^[^\x00]+$"
 Subject = Annotated[str, StringConstraints(max_length=200, pattern=_WITHOUT_NUL)]
-Salt = Annotated[str, StringConstraints(max_length=100, pattern=_WITHOUT_NUL)]
 
 
 class _Document(BaseModel):

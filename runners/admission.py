@@ -50,13 +50,19 @@ class QueueBounds:
 
 
 class AdmissionRejected(Exception):
-    """A request was refused; it would have waited `wait_seconds`, 0 if unknown."""
+    """A request was refused; it would have waited `wait_seconds`, 0 if unknown.
 
-    def __init__(self, reason: Reason, lane: Lane, wait_seconds: float) -> None:
+    `of_caller`: what one caller has waiting is why, where others ask too.
+    """
+
+    def __init__(
+        self, reason: Reason, lane: Lane, wait_seconds: float, *, of_caller: bool = False
+    ) -> None:
         super().__init__(f"{reason}: {wait_seconds:.2f} s")
         self.reason: Reason = reason
         self.lane: Lane = lane
         self.wait_seconds = wait_seconds
+        self.of_caller = of_caller
 
     def to_client(self) -> Overloaded | DeadlineExceeded:
         """The error that the client of the refused request gets.
@@ -73,14 +79,13 @@ class AdmissionRejected(Exception):
                 "The model would not have answered in time",
                 retry_after_seconds=retry_after_seconds,
             )
-        of_caller = self.reason == "caller_share"
         return Overloaded(
             "As many of your requests wait for the model as may; try again"
-            if of_caller
+            if self.reason == "caller_share"
             else "The model has too much to do; try again",
             retry_after_seconds=retry_after_seconds,
             of_large=self.lane == "bulk",
-            of_caller=of_caller,
+            of_caller=self.of_caller,
         )
 
 
@@ -184,6 +189,10 @@ class _Callers:
     def backlog(self, caller: str) -> _Backlog:
         return self._backlogs.get(caller) or _Backlog()
 
+    def backlogs_but(self, caller: str | None) -> Iterator[_Backlog]:
+        """The backlogs of all others."""
+        return (backlog for name, backlog in self._backlogs.items() if name != caller)
+
     def add(self, caller: str, requests: int, texts: int, tokens: int) -> None:
         backlog = self._backlogs.setdefault(caller, _Backlog())
         backlog.add(requests, texts, tokens)
@@ -279,7 +288,7 @@ class Admission:
         if backlog.texts:
             if caller is not None and has_others:
                 self._check_share(lane, callers.backlog(caller), texts, tokens)
-            self._check(lane, texts, tokens, deadline_seconds)
+            self._check(lane, texts, tokens, deadline_seconds, caller)
         requests = 0 if caller is None else 1
         backlog.add(requests, texts, tokens)
         if caller is not None:
@@ -303,19 +312,29 @@ class Admission:
             or own.tokens + tokens > CALLER_SHARE * self._bounds.tokens
             or seconds > CALLER_SHARE * self._bounds.seconds[lane]
         ):
-            raise AdmissionRejected("caller_share", lane, seconds)
+            raise AdmissionRejected("caller_share", lane, seconds, of_caller=True)
 
-    def _check(self, lane: Lane, texts: int, tokens: int, deadline_seconds: float) -> None:
+    def _check(
+        self, lane: Lane, texts: int, tokens: int, deadline_seconds: float, caller: str | None
+    ) -> None:
         backlog = self._backlogs[lane]
         wait_seconds = self.wait_seconds(lane)
-        if backlog.texts + texts > self._bounds.texts:
-            raise AdmissionRejected("queue_size", lane, wait_seconds)
-        if backlog.ahead_tokens + min(tokens, AHEAD_TOKENS) > self._bounds.tokens:
-            raise AdmissionRejected("queue_size", lane, wait_seconds)
-        if wait_seconds > self._bounds.seconds[lane]:
-            raise AdmissionRejected("queue_time", lane, wait_seconds)
-        if wait_seconds > deadline_seconds:
-            raise AdmissionRejected("deadline", lane, wait_seconds)
+        reason: Reason
+        if (
+            backlog.texts + texts > self._bounds.texts
+            or backlog.ahead_tokens + min(tokens, AHEAD_TOKENS) > self._bounds.tokens
+        ):
+            reason = "queue_size"
+        elif wait_seconds > self._bounds.seconds[lane]:
+            reason = "queue_time"
+        elif wait_seconds > deadline_seconds:
+            reason = "deadline"
+        else:
+            return
+        # Whoever came first, while nobody else asked, may have taken more than its share.
+        others = self._callers[lane].backlogs_but(caller)
+        of_caller = any(self._used(backlog, lane) > CALLER_SHARE for backlog in others)
+        raise AdmissionRejected(reason, lane, wait_seconds, of_caller=of_caller)
 
     def _outstanding(self) -> int:
         return sum(backlog.tokens for backlog in self._backlogs.values())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from core.atomic_file import write_atomically
 from core.errors import describe_error
+from core.private_files import read_own
 from core.settings import Settings
 from core.types import DesiredModel, Version
 
@@ -41,7 +42,7 @@ class ChosenModel:
     def read(self) -> Choice | None:
         """Read the saved choice; None if there is none, or another tag is configured now."""
         try:
-            saved = json.loads(self._file.read_bytes())
+            saved = json.loads(read_own(self._file))
             # Releases before 0.1.0 wrote the generation as `number`, and no exact tags.
             generation = saved["generation"] if "generation" in saved else saved["number"]
             desired = DesiredModel(saved["tag"], int(generation))

@@ -15,6 +15,7 @@ from core.command_output import CommandFailed
 from core.errors import DatabaseUnavailable
 from core.own_url import own_url
 from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
+from core.private_files import read_own
 from core.settings import MissingSetting, Settings, get_settings
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
@@ -79,7 +80,7 @@ def _held(settings: Settings) -> Iterator[tuple[str, str]]:
     for version in VERSIONS:
         file = settings.data_folder / "models" / f"{version}.json"
         try:
-            saved = json.loads(file.read_bytes())
+            saved = json.loads(read_own(file))
             tags = [saved.get(name) for name in ("serves", "substitute", "tag")]
         except FileNotFoundError:
             continue
@@ -107,7 +108,7 @@ def _copied(settings: Settings) -> Iterator[tuple[str, str]]:
     """Of the copy of the active policy, by which a start during an outage goes."""
     file = settings.data_folder / "rollout.json"
     try:
-        record = STORED.validate_json(file.read_bytes())
+        record = STORED.validate_json(read_own(file))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ import msgspec
 
 from core.atomic_file import write_atomically
 from core.errors import describe_error
+from core.private_files import read_own
 from core.types import EngineName
 from core.unreadable import UNREADABLE
 from core.version import VERSION
@@ -102,7 +103,7 @@ class SpeedsFile:
     def read(self) -> EngineSpeeds:
         """Read the figures of this release on this CPU; none if there are none, or unreadable."""
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Speeds).here()
+            return msgspec.json.decode(read_own(self.path), type=Speeds).here()
         except FileNotFoundError:
             return {}
         except (*UNREADABLE, OSError) as error:

@@ -9,6 +9,7 @@ import msgspec
 
 from analytics.log.sinks.outbox import FOLDER, Outbox, Position
 from core.atomic_file import write_atomically
+from core.private_files import read_own
 from core.types import SinkName
 from core.unreadable import UNREADABLE
 
@@ -49,7 +50,7 @@ class Cursor:
         self._file = outbox.folder / f"{sink}{_SUFFIX}"
         self.batch: Batch | None = None
         try:
-            state = msgspec.json.decode(self._file.read_bytes(), type=_State)
+            state = msgspec.json.decode(read_own(self._file), type=_State)
         except FileNotFoundError:
             self.next = outbox.end()
             with suppress(OSError):  # PostgreSQL is shipped all the same

@@ -12,11 +12,13 @@ import pytest
 
 from core.atomic_file import write_atomically
 from core.private_files import (
+    MAX_OWN_BYTES,
     close_to_others,
     keep_entries,
     make_private,
     open_new,
     open_private,
+    read_own,
 )
 
 
@@ -71,6 +73,34 @@ def test_second_name_that_others_may_have_given_is_not_written(tmp_path: Path, f
             open(shared / "log", flags, opener=open_private).close()
         assert (mode(target) == 0o644) == refused
         assert (target.read_text() == "precious") == (refused or flags == "ab")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "device without an end"])
+def test_state_is_read_from_a_file_alone_and_keeps_no_reader_waiting(
+    tmp_path: Path, kind: str
+) -> None:
+    file, other = tmp_path / "state.json", tmp_path / "other"
+    other.write_bytes(b"{}")
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "link":
+            file.symlink_to(other)
+        case "folder":
+            file.mkdir()
+        case _:
+            file = Path("/dev/zero")
+    with pytest.raises(OSError, match=r"regular file|symbolic links|directory"):
+        read_own(file)
+    assert read_own(other) == b"{}"
+
+
+def test_state_that_is_larger_than_any_of_ours_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    with file.open("wb") as opened:
+        opened.truncate(MAX_OWN_BYTES + 1)
+    with pytest.raises(OSError, match="more than 16,777,216 bytes"):
+        read_own(file)
 
 
 def test_new_file_takes_nothing_over_from_the_one_before(tmp_path: Path) -> None:

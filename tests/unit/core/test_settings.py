@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from core.paths import ROOT
 from core.setting_checks import check_runner_keys
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
+from rollout.policy import RolloutPolicy
 from tests.unit.core.settings_of import URL, settings
 
 OLD, NEW = "of-the-pods-of-today", "of-the-pods-of-tomorrow"
@@ -59,6 +60,16 @@ def test_invalid_settings_are_named_as_in_the_environment(
         "PORT: Input should be less than or equal to 65535; "
         "docs/settings.md explains each setting"
     )
+
+
+def test_salt_that_no_rollout_policy_may_have_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AB_SALT", "0" * 100)
+    assert RolloutPolicy(salt=get_settings.__wrapped__().ab_salt).salt == "0" * 100
+    monkeypatch.setenv("AB_SALT", "0" * 101)
+    with pytest.raises(InvalidSetting, match=r"^AB_SALT: .* at most 100 characters;"):
+        get_settings.__wrapped__()
 
 
 @pytest.mark.parametrize(

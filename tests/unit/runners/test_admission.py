@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import Overloaded
 from runners.admission import (
     AHEAD_TOKENS,
     OTHERS_SECONDS,
@@ -211,6 +212,34 @@ def test_a_caller_who_asked_long_ago_leaves_its_half(measured: Runner) -> None:
     assert fill(measured, "now") == "queue_time"
     measured.answer()
     assert fill(measured, "now") == "queue_time"
+
+
+def test_lane_that_another_filled_while_alone_says_nothing_of_the_model(measured: Runner) -> None:
+    assert fill(measured, "first") == "queue_time"
+    with pytest.raises(AdmissionRejected, match="queue_time") as refused:
+        measured.submit(100, caller="second")
+    assert refused.value.of_caller
+    error = refused.value.to_client()
+    assert isinstance(error, Overloaded)
+    assert error.of_caller
+    assert "your requests" not in error.detail
+
+
+def test_lane_that_a_caller_filled_itself_or_several_filled_says_it_is_full(
+    measured: Runner,
+) -> None:
+    assert fill(measured, "only") == "queue_time"
+    measured.clock.now += OTHERS_SECONDS
+    with pytest.raises(AdmissionRejected, match="queue_time") as refused:
+        measured.submit(100, caller="only")
+    assert not refused.value.of_caller
+    measured.answer()
+    for number in range(40):
+        with suppress(AdmissionRejected):
+            measured.submit(500, caller=f"caller {number}")
+    with pytest.raises(AdmissionRejected, match="queue_time") as refused:
+        measured.submit(100, caller="late")
+    assert not refused.value.of_caller
 
 
 def test_work_of_the_service_is_no_callers(measured: Runner) -> None:
