@@ -122,8 +122,12 @@ def parse_address(text: str) -> Address | None:
     An IPv4 address that an IPv6 socket sees (`::ffff:10.0.0.7`) is that IPv4 address.
     """
     text = text.strip()
-    if len(text) > MAX_ENTRY_LENGTH:
-        return None
+    return None if len(text) > MAX_ENTRY_LENGTH else _parsed(text)
+
+
+# Each request with an address in its Host header has its server's parsed, and few differ.
+@lru_cache(maxsize=1_024)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
