@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
+from core.types import Version
 from core.uuid7 import new_id
 
 
@@ -16,11 +17,17 @@ class Repeatable:
     """A request with an Idempotency-Key: the time of its first try, and the hash of its key.
 
     The prediction log stores an id once. So a second try is counted once too, even if the process
-    of the first one died between the log and the reply.
+    of the first one died between the log and the reply. `version` is the one that an earlier try
+    was assigned to, and may be in the log with; None: unknown.
     """
 
     at: datetime
     key: bytes
+    version: Version | None = None
+
+    def assigned(self, version: Version) -> Repeatable:
+        """The same of a try that is assigned to `version`, unless an earlier one was already."""
+        return self if self.version else replace(self, version=version)
 
     def ids(self, name: str, count: int) -> list[UUID]:
         """The `count` ids of the request's part `name`, in order."""

@@ -160,6 +160,8 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
+        if not is_trial():
+            bucket = bucket._replace(version=_version_of_first_try(bucket.version))
         if bucket.split is None or is_trial():
             return await self._predict_bucket(text, bucket, started, long_text)
         answering = asyncio.create_task(self._predict_to_the_end(text, bucket, started, long_text))
@@ -387,6 +389,18 @@ def _new_ids(name: str, count: int) -> tuple[datetime, list[UUID]]:
         now = datetime.now(UTC)
         return now, sorted(new_id(now) for _ in range(count))
     return request.repeatable.at, request.repeatable.ids(name, count)
+
+
+def _version_of_first_try(assigned: Version) -> Version:
+    """The version of an earlier try, with which the log may have the request; else `assigned`.
+
+    The rollout may have changed in between, and the answer would not be the one that is logged.
+    """
+    request = request_context.current()
+    if request is None or request.repeatable is None:
+        return assigned
+    request.repeatable = request.repeatable.assigned(assigned)
+    return request.repeatable.version or assigned
 
 
 def _new_subject_key() -> bytes:

@@ -32,6 +32,7 @@ from core.errors import (
 )
 from core.repeatable import Repeatable
 from core.request_context import context_of
+from core.types import VERSIONS, Version
 from core.unreadable import UNREADABLE
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ _MAY_BE_RECORDED = (LogUnavailable, DeadlineExceeded, DatabaseUnavailable)
 _DELETE_OWN = """
 if redis.call("get", KEYS[1]) == ARGV[1] then
   return redis.call("del", unpack(KEYS))
+end
+return 0
+"""
+
+# Keeps the version that a try was assigned to, and deletes its lock, if it still has it.
+_KEEP_VERSION = """
+if redis.call("get", KEYS[1]) == ARGV[1] then
+  if redis.call("exists", KEYS[2]) == 1 then
+    redis.call("hset", KEYS[2], "version", ARGV[2])
+  end
+  return redis.call("del", KEYS[1])
 end
 return 0
 """
@@ -141,6 +153,7 @@ class _Try(NamedTuple):
     encoded: bytes
     is_first: bool
     token: str
+    version: Version | None = None  # of an earlier one
 
 
 class IdempotentAnswers:
@@ -191,12 +204,12 @@ class IdempotentAnswers:
         if begun is None:
             context.response_headers[_RESULT_HEADER] = _count("not-stored")
             return await compute()
-        context.repeatable = Repeatable(begun.begun.at, request.digest)
+        context.repeatable = Repeatable(begun.begun.at, request.digest, begun.version)
         try:
             computed = await compute()
         except BaseException as error:
             with suppress(*REDIS_FAILURES):
-                await self._release(request, begun, error)
+                await self._release(request, begun, error, context.repeatable.version)
             raise
         stored = None
         with suppress(*REDIS_FAILURES):
@@ -220,12 +233,12 @@ class IdempotentAnswers:
         with self._circuit.calling("idempotency"):
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hsetnx(request.name, "begun", encoded)
-            pipeline.hmget(request.name, ["begun", "answer"])
+            pipeline.hmget(request.name, ["begun", "answer", "version"])
             pipeline.expire(request.name, self._seconds)
             pipeline.set(request.lock, token, nx=True, px=lease_ms)
             # The client may have sent the commands twice: its own lock is no other's.
             pipeline.get(request.lock)
-            is_first, (known, answer), _, _, holder = await pipeline.execute()
+            is_first, (known, answer, version), _, _, holder = await pipeline.execute()
             first = self._first_try(known, begun.at)
             if first is None:
                 await self._redis.delete(request.name, request.lock)
@@ -251,7 +264,7 @@ class IdempotentAnswers:
                 f"The first request with this {KEY_HEADER} is not answered yet; try again in 1 s"
             )
         encoded = known if isinstance(known, bytes) else known.encode()
-        return _Try(first, encoded, bool(is_first), token)
+        return _Try(first, encoded, bool(is_first), token, _version(version))
 
     def _first_try(self, known: bytes | str, now: datetime) -> Begun | None:
         """A decoded first try; None if it is none, or of a time when the key was not kept yet.
@@ -290,19 +303,28 @@ class IdempotentAnswers:
         return stored or answer
 
     async def _release(
-        self, request: KeyedRequest, begun: _Try, error: BaseException | None
+        self,
+        request: KeyedRequest,
+        begun: _Try,
+        error: BaseException | None,
+        version: Version | None = None,
     ) -> None:
         """Let another try begin at once.
 
-        It makes the same ids, unless certainly nothing of the request was recorded. A try whose
-        lock has expired changes nothing.
+        It makes the same ids, and is answered by the same version, unless certainly nothing of the
+        request was recorded. A try whose lock has expired changes nothing.
         """
         is_harmless = isinstance(error, ServiceError) and not isinstance(error, _MAY_BE_RECORDED)
-        names = [request.lock]
+        if version not in (None, begun.version) and not is_harmless:
+            with self._circuit.calling("idempotency"):
+                names = (request.lock, request.name)
+                await self._redis.eval(_KEEP_VERSION, 2, *names, begun.token, version)
+            return
+        doomed = [request.lock]
         if begun.is_first and is_harmless:
-            names.append(request.name)
+            doomed.append(request.name)
         with self._circuit.calling("idempotency"):
-            await self._redis.eval(_DELETE_OWN, len(names), *names, begun.token)
+            await self._redis.eval(_DELETE_OWN, len(doomed), *doomed, begun.token)
 
 
 def _decoded(value: bytes | str, kind: type[T]) -> T | None:
@@ -311,6 +333,12 @@ def _decoded(value: bytes | str, kind: type[T]) -> T | None:
         return msgspec.json.decode(value, type=kind)
     except UNREADABLE:
         return None
+
+
+def _version(value: bytes | str | None) -> Version | None:
+    """A version in Redis; None if there is none, or another program wrote it."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return next((version for version in VERSIONS if version == text), None)
 
 
 def _count(result: Result) -> bytes:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.redis import RedisCircuit
 from core.request_context import context_of, current
+from core.types import Version
 from core.uuid7 import new_id
 from web.body import JsonBodyReader
 from web.idempotency import IdempotentAnswers
@@ -55,6 +56,8 @@ class Service:
         self.gate.set()
         self.reply_text = ""
         self.is_killed = False  # once a request is recorded
+        self.assigned: Version | None = None  # by the rollout, as it is now
+        self.versions: list[Version | None] = []  # that answered
         answers = IdempotentAnswers(
             redis,
             seconds=SECONDS,
@@ -86,12 +89,15 @@ class Service:
 
     async def _call(self, **_: object) -> Any:
         self.calls += 1
+        request = current()
+        assert request is not None
+        if request.repeatable is not None and self.assigned is not None:
+            request.repeatable = request.repeatable.assigned(self.assigned)
+            self.versions.append(request.repeatable.version)
         self.entered.set()
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
-        request = current()
-        assert request is not None
         repeatable = request.repeatable
         id_ = repeatable.ids("text", 1)[0] if repeatable else new_id(datetime.now(UTC))
         if self.is_killed:

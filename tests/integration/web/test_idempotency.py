@@ -239,6 +239,55 @@ async def test_timeout_frees_the_key_and_the_next_try_has_the_same_id(
     assert service.calls == 2
 
 
+@pytest.mark.parametrize("error", [None, LogUnavailable("full"), ValueError("a fault")])
+async def test_try_that_may_be_recorded_leaves_its_version_to_the_next(
+    service: Service, client: httpx.AsyncClient, error: Exception | None
+) -> None:
+    headers, hasty = keyed(), {"X-Request-Timeout-Ms": "50"}
+    body = {"text": "good"}
+    service.assigned = "v2"
+    if error is None:
+        service.gate.clear()
+        await client.post("/predict", json=body, headers=headers | hasty)
+    else:
+        service.errors = [error]
+        await client.post("/predict", json=body, headers=headers)
+    service.assigned = "v1"
+    await client.post("/predict", json=body, headers=headers | hasty)
+    service.gate.set()
+    assert (await client.post("/predict", json=body, headers=headers)).status_code == 200
+    await client.post("/predict", json=body, headers=keyed())
+    assert service.versions[-1] == "v1"
+    assert set(service.versions[:-1]) == {"v2"}
+
+
+async def test_try_that_was_refused_leaves_no_version(
+    service: Service, client: httpx.AsyncClient
+) -> None:
+    headers = keyed()
+    service.assigned, service.errors = "v2", [RunnerUnavailable("gone")]
+    await client.post("/predict", json={"text": "good"}, headers=headers)
+    service.assigned = "v1"
+    await client.post("/predict", json={"text": "good"}, headers=headers)
+    assert service.versions == ["v2", "v1"]
+
+
+@pytest.mark.parametrize("value", [b"v3", b"\xff", b"", b"[" * 100_000])
+async def test_version_of_another_program_is_none(
+    redis: Redis, service: Service, client: httpx.AsyncClient, value: bytes
+) -> None:
+    headers = keyed()
+    service.assigned, service.errors = "v2", [LogUnavailable("full")]
+    await client.post("/predict", json={"text": "good"}, headers=headers)
+    [name] = [key async for key in redis.scan_iter(f"{KEY_PREFIX}*")]
+    assert await redis.hget(name, "version") == b"v2"
+    await redis.hset(name, "version", value)
+    service.assigned = "v1"
+    reply = await client.post("/predict", json={"text": "good"}, headers=headers)
+    assert reply.status_code == 200
+    assert service.versions == ["v2", "v1"]
+
+
 async def test_process_killed_in_a_request_frees_its_key_and_the_next_try_has_its_id(
     redis: Redis, redis_server: str, service: Service, client: httpx.AsyncClient
 ) -> None:

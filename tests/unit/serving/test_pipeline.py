@@ -270,6 +270,30 @@ async def test_try_that_another_version_answers_has_the_same_id(setup: Setup) ->
     assert len(ids) == 1
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_try_of_a_subject_is_answered_by_the_version_of_an_earlier_one(
+    setup: Setup, version: Version
+) -> None:
+    repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key", version)
+    for subject in map(str, range(10)):
+        request_context.enter(request := RequestContext("id", repeatable=repeatable))
+        prediction = await setup.path.predict_ab("text", subject)
+        assert prediction.version == version
+        # A trial tells nothing of a test, and is in no log.
+        request.is_trial = True
+        trials = {(await setup.path.predict_ab("text", str(n))).version for n in range(20)}
+        assert trials == set(VERSIONS)
+
+
+async def test_first_try_of_a_subject_notes_the_version_that_it_is_assigned_to(
+    setup: Setup,
+) -> None:
+    repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key")
+    request_context.enter(request := RequestContext("id", repeatable=repeatable))
+    prediction = await setup.path.predict_ab("text", "ann")
+    assert request.repeatable == Repeatable(repeatable.at, repeatable.key, prediction.version)
+
+
 async def test_no_test_is_recorded_while_there_is_only_one_version(setup: Setup) -> None:
     [alone] = [n for n in range(50) if assign(subject_digest(str(n), "salt"), 50) == "v1"][:1]
     setup.v2.starting = True
