@@ -60,6 +60,10 @@ _PRESENT = text(
     "FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
     "WHERE inhparent = 'predictions'::regclass ORDER BY 1"
 )
+_MAY_MAKE = text(
+    "SELECT has_schema_privilege(current_schema(), 'CREATE') AND pg_has_role(relowner, 'USAGE') "
+    "FROM pg_class WHERE oid = 'predictions'::regclass"
+)
 _IS_TAKEN = text("SELECT to_regclass(:name) IS NOT NULL")
 _HAS_ROWS = text(
     "SELECT EXISTS (SELECT FROM predictions WHERE tableoid = CAST(:partition AS regclass) "
@@ -163,17 +167,25 @@ async def make_partitions(connection: AsyncConnection, days: Iterable[date]) -> 
     """Create the missing partitions of `days`; the caller holds the writers' lock.
 
     A partition of the operator's counts, whatever its name, schema and bounds are: only the ids
-    that have none get one. Ids that the DEFAULT partition has already stay in it.
+    that have none get one. Ids that the DEFAULT partition has already stay in it, and all of them
+    where the role may make no partitions.
     """
     needed = {f"{day:{_NAME}}": day for day in days}
     if await connection.scalar(_IS_ATTACHED, {"names": list(needed)}) == len(needed):
         return
     present = await _partitions(connection)
     default = next((partition.name for partition in present if partition.ids is None), None)
+    if default is not None and not await may_make_partitions(connection):
+        return
     for name, day in needed.items():
         for ids in gaps(_ids_of(day), [partition.ids for partition in present if partition.ids]):
             if default is None or not await _has_rows(connection, default, ids):
                 await _attach(connection, await _free_name(connection, name), ids)
+
+
+async def may_make_partitions(connection: AsyncConnection) -> bool:
+    """Whether the role owns `predictions`, and may create tables."""
+    return bool(await connection.scalar(_MAY_MAKE))
 
 
 async def _attach(connection: AsyncConnection, name: str, ids: range) -> None:

@@ -113,7 +113,7 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
 
     # Both declare their tables.
     import rollout.tables  # noqa: F401
-    from analytics.partitions import uncovered_days
+    from analytics.partitions import may_make_partitions, uncovered_days
     from core.postgres import metadata
 
     async def has(expression: str) -> bool:
@@ -141,12 +141,9 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
                 f"the table {table} has lost its primary key, as in a restore that was broken off, "
                 "so that nothing is stored; restore the backup again"
             )
-    is_owner = await has(
-        "pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'predictions'::regclass"
-    )
     today = datetime.now(UTC).date()
     days = [today + timedelta(days=ahead) for ahead in range(DAYS_NEEDED)]
-    if not (may_create and is_owner) and await uncovered_days(connection, days):
+    if not await may_make_partitions(connection) and await uncovered_days(connection, days):
         return (
             f"the role {role} may not make the partition of a day: it has to own the table "
             f"predictions and to have the right CREATE on the schema {schema}; or make the "

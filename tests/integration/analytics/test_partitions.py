@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,6 +27,7 @@ from analytics.review.draw import ReviewDraws
 from analytics.time_range import TimeRange
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 from core.uuid7 import first_id, new_id
+from tests.database import run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
@@ -363,6 +365,33 @@ async def test_rows_in_a_default_partition_stay_there(engine: AsyncEngine) -> No
     assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
     assert await rows_of(engine, "rest") == 2
     assert await days(engine) == [TODAY + timedelta(days=n) for n in range(1, DAYS_AHEAD + 1)]
+
+
+@pytest.fixture
+def of_another_role(database_url: URL) -> Iterator[URL]:
+    """The database as a role that may use the tables, and make none."""
+    role, name = f"role_{uuid4().hex}", database_url.database
+    run_sql(database_url, f"CREATE ROLE {role}")
+    run_sql(database_url, "CREATE TABLE rest PARTITION OF predictions DEFAULT")
+    for what in ("ALL TABLES", "ALL SEQUENCES"):
+        run_sql(database_url, f"GRANT ALL ON {what} IN SCHEMA public TO {role}")
+    run_sql(database_url, f"ALTER DATABASE {name} SET role = '{role}'")
+    yield database_url
+    admin = database_url.set(database="postgres")
+    run_sql(admin, f"ALTER DATABASE {name} RESET ALL")
+    for owned in (f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}"):
+        run_sql(database_url, owned)
+    run_sql(admin, f"DROP ROLE {role}")
+
+
+async def test_default_partition_takes_all_of_a_role_that_may_make_none(
+    of_another_role: URL, engine: AsyncEngine
+) -> None:
+    del of_another_role
+    for at in (NOON, NOON + DAY, NOON):
+        await write(engine, [make_prediction(created_at=at)])
+    assert await rows_of(engine, "rest") == 3
+    assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 
 
 async def test_name_of_a_detached_partition_is_not_taken_for_the_day(engine: AsyncEngine) -> None:
