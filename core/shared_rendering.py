@@ -5,44 +5,57 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from functools import partial
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 # After a rendering, so many times as long as it took: it may take a fifth of a core.
 _PAUSE = 4
 
 
-class SharedRendering:
-    """Renders in a thread, once at a time, and seldom enough to leave the process to others.
+class SharedRendering(Generic[T]):
+    """Renders once at a time, for all who ask meanwhile.
 
     However many ask, what each gets was begun after it asked. A Coalescer chooses who shares a call
     when it makes it; here they join until the rendering begins, also during the pause before it.
     """
 
-    def __init__(self, render: Callable[[], bytes]) -> None:
+    def __init__(self, render: Callable[[], Awaitable[T]], *, pause: int = 0) -> None:
+        """After each rendering, `pause` times as long as it took, none begins."""
         self._render = render
+        self._pause = pause
         self._turn = asyncio.Lock()
         # The rendering that has not begun yet.
-        self._next: asyncio.Task[bytes] | None = None
+        self._next: asyncio.Task[T] | None = None
         self._not_before = -math.inf
 
-    async def get(self) -> bytes:
+    @classmethod
+    def in_thread(cls, render: Callable[[], T]) -> SharedRendering[T]:
+        """Renders in a thread, seldom enough to leave the process to others."""
+        return cls(partial(asyncio.to_thread, render), pause=_PAUSE)
+
+    async def get(self) -> T:
         """The next rendering; raises what it raises."""
         if self._next is None:
-            self._next = asyncio.create_task(self._run())
+            # It is no part of the request that happens to be the first, nor ends with its deadline.
+            self._next = asyncio.create_task(self._run(), context=Context())
             self._next.add_done_callback(_note_failure)
         # Others wait for it too.
         return await asyncio.shield(self._next)
 
-    async def _run(self) -> bytes:
+    async def _run(self) -> T:
         async with self._turn:
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             self._next = None
             began = time.monotonic()
             try:
-                return await asyncio.to_thread(self._render)
+                return await self._render()
             finally:
                 ended = time.monotonic()
-                self._not_before = ended + _PAUSE * (ended - began)
+                self._not_before = ended + self._pause * (ended - began)
 
 
 class SingleRendering:
@@ -65,7 +78,7 @@ class SingleRendering:
             self._rendering = None
 
 
-def _note_failure(rendering: asyncio.Task[bytes]) -> None:
+def _note_failure(rendering: asyncio.Task[T]) -> None:
     """Take note of a failure for which nobody waits any more."""
     if not rendering.cancelled():
         rendering.exception()

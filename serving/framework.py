@@ -106,7 +106,7 @@ def render_metrics() -> bytes:
 
 def shared_metrics() -> Route:
     """The route of /metrics."""
-    rendering = SharedRendering(render_metrics)
+    rendering = SharedRendering.in_thread(render_metrics)
 
     async def endpoint(_request: Request) -> Response:
         return Response(await rendering.get(), media_type=CONTENT_TYPE_LATEST)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -14,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
-from core.shared_rendering import SingleRendering
+from core.shared_rendering import SharedRendering, SingleRendering
 from core.types import RunnerDescription, SinkName, Version
 from web.rate_limiter import RateLimiter
 from web.read_api.app import redirect_without_slash
@@ -77,11 +76,16 @@ def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]
     router = APIRouter(tags=["operations"])
     # Nobody needs a key for it, and the first time it takes half a second.
     document = SingleRendering(openapi)
+    # To ask PostgreSQL and Redis, or to read the files of all metrics, costs far more than to ask
+    # for it.
+    reports = SharedRendering(lambda: health_report(probes()))
+    sizes = SharedRendering(lambda: probes().cache_size())
+    counts = SharedRendering.in_thread(lambda: _counts(probes().sinks))
 
     @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
     async def health(response: Response) -> Health:
         """Health. 503 only if no prediction can be served; PostgreSQL or Redis may be down."""
-        report = await health_report(probes())
+        report = await reports.get()
         if report.status == "unavailable":
             response.status_code = 503
         return report
@@ -97,21 +101,20 @@ def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]
     @router.get("/cache/stats")
     async def cache_stats() -> CacheStats:
         """Hits and misses since the service started, over all its workers."""
-        hits, misses = await anyio.to_thread.run_sync(
-            metrics.totals, "cache_hits_total", "cache_misses_total"
-        )
+        hits, misses, _ = await counts.get()
         lookups = hits + misses
         return CacheStats(
             hits=int(hits),
             misses=int(misses),
             hit_rate=100 * hits / lookups if lookups else 0.0,
-            cache_size=await probes().cache_size(),
+            cache_size=await sizes.get(),
         )
 
     @router.get("/log/stats")
     async def log_stats() -> LogStats:
         """Predictions recorded and stored since the start, and bytes that wait on disk."""
-        return await anyio.to_thread.run_sync(_log_stats, probes().sinks)
+        _, _, log = await counts.get()
+        return log
 
     @router.get("/rate-limit/status")
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
@@ -145,8 +148,11 @@ def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]
     return router
 
 
-def _log_stats(sinks: Sequence[SinkName]) -> LogStats:
-    *counts, oldest_seconds = metrics.totals(
+def _counts(sinks: Sequence[SinkName]) -> tuple[float, float, LogStats]:
+    """The hits and misses of the cache, and the state of the log."""
+    hits, misses, *counts, oldest_seconds = metrics.totals(
+        "cache_hits_total",
+        "cache_misses_total",
         *(
             f"prediction_log_{name}"
             for name in (
@@ -154,11 +160,11 @@ def _log_stats(sinks: Sequence[SinkName]) -> LogStats:
                 *("dropped_total", "rejected_total"),
                 *("spool_bytes", "rejected_bytes", "max_bytes", "spool_age_seconds"),
             )
-        )
+        ),
     )
     recorded, stored, repeated, dropped, rejected, *sizes = map(int, counts)
     waiting_bytes, rejected_bytes, max_bytes = sizes
-    return LogStats(
+    log = LogStats(
         # A prediction that is stored has been recorded: by an earlier start, or by a process that
         # was killed before it could count it.
         recorded=max(recorded, stored),
@@ -170,8 +176,9 @@ def _log_stats(sinks: Sequence[SinkName]) -> LogStats:
         rejected_bytes=rejected_bytes,
         max_bytes=max_bytes,
         oldest_seconds=oldest_seconds,
-        sinks=_sink_stats(sinks),
+        sinks=_sink_stats(sinks) if sinks else {},
     )
+    return hits, misses, log
 
 
 def _sink_stats(sinks: Sequence[SinkName]) -> dict[SinkName, SinkStats]:

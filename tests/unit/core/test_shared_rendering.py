@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,6 +13,8 @@ from core.shared_rendering import SharedRendering, SingleRendering
 from tests.waiting import until
 
 SECONDS = 0.02
+Kind = Callable[[Callable[[], bytes]], SharedRendering[bytes] | SingleRendering]
+KINDS: tuple[Kind, ...] = (SharedRendering.in_thread, SingleRendering)
 
 
 class Document:
@@ -43,7 +45,7 @@ def document() -> Iterator[Document]:
 
 
 async def test_all_who_ask_while_one_renders_share_the_next(document: Document) -> None:
-    rendering = SharedRendering(document.render)
+    rendering = SharedRendering.in_thread(document.render)
     first = asyncio.create_task(rendering.get())
     await until(lambda: document.begun == 1)
     others = [asyncio.create_task(rendering.get()) for _ in range(50)]
@@ -56,7 +58,7 @@ async def test_all_who_ask_while_one_renders_share_the_next(document: Document) 
 
 async def test_rendering_takes_a_fifth_of_the_time(document: Document) -> None:
     document.free.set()
-    rendering = SharedRendering(document.render)
+    rendering = SharedRendering.in_thread(document.render)
     began = time.monotonic()
     for _ in range(5):
         await rendering.get()
@@ -78,10 +80,8 @@ async def test_what_never_changes_is_rendered_once_for_all(document: Document) -
     assert (await rendering.get(), document.begun) == (b"1", 1)
 
 
-@pytest.mark.parametrize("kind", [SharedRendering, SingleRendering])
-async def test_who_leaves_ends_it_for_nobody_else(
-    document: Document, kind: type[SharedRendering | SingleRendering]
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_leaves_ends_it_for_nobody_else(document: Document, kind: Kind) -> None:
     rendering = kind(document.render)
     leaving, staying = (asyncio.create_task(rendering.get()) for _ in range(2))
     await until(lambda: document.begun == 1)
@@ -90,10 +90,8 @@ async def test_who_leaves_ends_it_for_nobody_else(
     assert await staying == b"1"
 
 
-@pytest.mark.parametrize("kind", [SharedRendering, SingleRendering])
-async def test_failure_is_raised_to_all_who_wait_and_does_not_stay(
-    kind: type[SharedRendering | SingleRendering],
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_failure_is_raised_to_all_who_wait_and_does_not_stay(kind: Kind) -> None:
     fails = True
 
     def render() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,7 @@ class FakeProbes:
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
     live_policy: FakePolicy = field(init=False, default_factory=FakePolicy)
+    looked: int = field(init=False, default=0)  # into PostgreSQL or Redis
 
     def __post_init__(self) -> None:
         self.runners = {"v1": FakeRunner(self.v1), "v2": FakeRunner(self.v2)}
@@ -66,12 +68,16 @@ class FakeProbes:
         return not self.log_keeps_up
 
     async def database_connected(self) -> bool:
+        self.looked += 1
+        await asyncio.sleep(0.01)
         return self.database
 
     async def redis_connected(self) -> bool:
         return self.redis
 
     async def cache_size(self) -> int | None:
+        self.looked += 1
+        await asyncio.sleep(0.01)
         return 7 if self.redis else None
 
 
@@ -150,6 +156,15 @@ async def test_cache_stats_are_the_counters() -> None:
         stats = (await http.get("/cache/stats")).json()
     assert (stats["hits"], stats["misses"], stats["cache_size"]) == (hits, misses, 7)
     assert stats["hit_rate"] == pytest.approx(100 * hits / (hits + misses))
+
+
+@pytest.mark.parametrize("path", ["/health", "/cache/stats"])
+async def test_many_who_ask_at_once_cost_as_much_as_two(path: str) -> None:
+    probes = FakeProbes()
+    async with client(probes) as http:
+        replies = await asyncio.gather(*(http.get(path) for _ in range(50)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert probes.looked <= 2
 
 
 async def test_limit_status_is_that_of_the_caller() -> None:
