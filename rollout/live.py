@@ -81,16 +81,15 @@ class LivePolicy(Background):
             try:
                 queried_at = time.monotonic()
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    version = await self._store.version()
                     record = self.record
-                    if not self._is_refreshed or version != record.version:
+                    if not self._is_refreshed or not await self._store.is_newest(record):
                         record = await self._store.newest() or self.configured
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error
             is_first, self._is_refreshed = not self._is_refreshed, True
             self._confirmed_at = time.monotonic()
             self._on_policy(record.policy, queried_at)
-            if is_first or record.version != self.record.version:
+            if is_first or record != self.record:
                 await self._apply(record)
 
     async def replace(self, record: PolicyRecord) -> None:
@@ -108,7 +107,7 @@ class LivePolicy(Background):
                 await self._apply(record)
 
     async def _apply(self, record: PolicyRecord) -> None:
-        if record.version != self.record.version:
+        if record != self.record:
             logger.info(
                 "rollout policy %d is active: %s by %s (%s)",
                 record.version, record.action, record.author, record.reason,

@@ -46,11 +46,17 @@ class PolicyStore:
         records = await self.history(1)
         return records[0] if records else None
 
-    async def version(self) -> int:
-        """The version of the active policy; reads only the index."""
-        newest = select(table.c.version).order_by(table.c.version.desc()).limit(1)
+    async def is_newest(self, record: PolicyRecord) -> bool:
+        """Whether a policy, or the settings as version 0, is the active one.
+
+        A database that is another copy than before may have another policy of the same version.
+        """
+        newest = select(table.c.version, table.c.created_at).order_by(table.c.version.desc())
         async with reading(self._engine, "policy") as connection:
-            return (await connection.execute(newest)).scalar() or 0
+            row = (await connection.execute(newest.limit(1))).one_or_none()
+        if row is None:
+            return record.version == 0
+        return (row.version, row.created_at) == (record.version, record.created_at)
 
     async def get(self, version: int) -> PolicyRecord | None:
         records = await self.history(1, version + 1)

@@ -170,7 +170,27 @@ async def test_unknown_base_version_is_refused_and_leaves_no_gap(machine: Machin
     record = replace(CONFIGURED, version=9)
     with pytest.raises(PolicyConflict):
         await machine.store.append(record)
-    assert await machine.store.version() == 0
+    assert await machine.store.newest() is None
+    assert await machine.store.is_newest(CONFIGURED)
+    assert not await machine.store.is_newest(record)
+
+
+async def test_policy_of_another_copy_of_the_database_is_applied_though_its_number_is_known(
+    machine: Machine, second: Machine, database_url: URL
+) -> None:
+    """A failover to an older copy, a change there, and the way back: the number comes twice."""
+    await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    for process in (machine, second):
+        await process.live.refresh()
+    change = (
+        "UPDATE rollout_policies SET created_at = created_at + interval '1 s', "
+        "policy = jsonb_set(policy, '{salt}', '\"another\"')"
+    )
+    for statement in ("ALTER TABLE rollout_policies DISABLE TRIGGER USER", change):
+        await asyncio.to_thread(run_sql, database_url, statement)
+    for process in (machine, second):
+        await process.live.refresh()
+        assert (process.live.version, process.live.policy.salt) == (1, "another")
 
 
 async def test_change_without_fields_is_invalid(machine: Machine) -> None:
