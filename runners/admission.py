@@ -157,12 +157,10 @@ class _Backlog:
         self.ahead_tokens += max(-AHEAD_TOKENS, min(AHEAD_TOKENS, tokens))
 
 
-class _Callers:
-    """The backlog of each caller in a lane, and whether several of them ask."""
+class RecentCallers:
+    """Whether several callers ask an API process, for whichever version, in the cache or not."""
 
     def __init__(self) -> None:
-        # Of those alone of whom something waits.
-        self._backlogs: dict[str, _Backlog] = {}
         # When the newest two callers asked last.
         self._asked_at: dict[str, float] = {}
 
@@ -182,6 +180,14 @@ class _Callers:
             for other, asked_at in self._asked_at.items()
             if other != caller
         )
+
+
+class _Callers:
+    """The backlog of each caller in a lane."""
+
+    def __init__(self) -> None:
+        # Of those alone of whom something waits.
+        self._backlogs: dict[str, _Backlog] = {}
 
     def __len__(self) -> int:
         return len(self._backlogs)
@@ -206,9 +212,16 @@ class Admission:
     The tokens of each answer are to be added to `throughput`.
     """
 
-    def __init__(self, bounds: QueueBounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bounds: QueueBounds,
+        clock: Callable[[], float] = time.monotonic,
+        recent: RecentCallers | None = None,
+    ) -> None:
+        """`recent`: the callers of this process; without, those that are counted here."""
         self._bounds = bounds
         self._clock = clock
+        self._recent = recent or RecentCallers()
         self._backlogs = {lane: _Backlog() for lane in LANES}
         self._callers = {lane: _Callers() for lane in LANES}
         self.throughput = ThroughputEstimator(clock)
@@ -249,7 +262,7 @@ class Admission:
     def room(self, lane: Lane, caller: str) -> float:
         """How many requests of a caller would be let in, if they are like those that wait."""
         room, callers = self._left(self._backlogs[lane], lane), self._callers[lane]
-        if callers.has_others(caller, self._clock()):
+        if self._recent.has_others(caller, self._clock()):
             room = min(room, self._left(callers.backlog(caller), lane, CALLER_SHARE))
         return room
 
@@ -284,7 +297,7 @@ class Admission:
                 its lane holds too many texts or tokens, or too many of its caller's.
         """
         backlog, callers = self._backlogs[lane], self._callers[lane]
-        has_others = caller is not None and callers.ask(caller, self._clock())
+        has_others = caller is not None and self._recent.ask(caller, self._clock())
         if backlog.texts:
             if caller is not None and has_others:
                 self._check_share(lane, callers.backlog(caller), texts, tokens)

@@ -14,7 +14,13 @@ from core.counted import counted
 from core.errors import RunnerUnavailable, describe_error
 from core.request_context import current, remaining_seconds
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
-from runners.admission import AHEAD_TOKENS, Admission, AdmissionRejected, QueueBounds
+from runners.admission import (
+    AHEAD_TOKENS,
+    Admission,
+    AdmissionRejected,
+    QueueBounds,
+    RecentCallers,
+)
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
 from runners.lanes import Lane, estimated_tokens, lane_of, pieces
@@ -46,8 +52,9 @@ class RunnerClient(Background):
         bounds: QueueBounds,
         *,
         timeout_seconds: float,
+        recent: RecentCallers | None = None,
     ) -> None:
-        """`bounds` are those of this process; `timeout_seconds` caps deadlines."""
+        """`bounds` and `recent` are those of this process; `timeout_seconds` caps deadlines."""
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
@@ -60,7 +67,7 @@ class RunnerClient(Background):
         self._timeout_seconds = timeout_seconds
         # The revisions and engines that have a series of metrics.
         self._named: set[tuple[str, str]] = set()
-        self._admission = Admission(bounds)
+        self._admission = Admission(bounds, recent=recent)
         self._calls = RunnerCalls(version, runner, timeout_seconds=timeout_seconds)
 
     def description(self) -> RunnerDescription:

@@ -42,7 +42,7 @@ from rollout.record import PolicyRecord
 from rollout.shadow import Shadow
 from rollout.store import PolicyStore
 from rollout.traffic import Traffic
-from runners.admission import QueueBounds
+from runners.admission import QueueBounds, RecentCallers
 from runners.client import RunnerClient, have_room
 from runners.model_store import load_problem
 from runners.transport import RunnerApi
@@ -171,9 +171,14 @@ class Container:
                 "bulk": settings.max_bulk_queue_seconds,
             },
         )
+        recent_callers = RecentCallers()
         self.runners = {
             version: RunnerClient(
-                version, runner, bounds, timeout_seconds=settings.request_timeout_seconds
+                version,
+                runner,
+                bounds,
+                timeout_seconds=settings.request_timeout_seconds,
+                recent=recent_callers,
             )
             for version, runner in runners.items()
         }
@@ -212,6 +217,7 @@ class Container:
             self.cache,
             self.log,
             cache_keys=self.cache_keys,
+            recent=recent_callers,
             policy=self.traffic.policy,
             shadow=self.shadow.offer,
             sample=self.content_sampler.offer,

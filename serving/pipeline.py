@@ -43,6 +43,7 @@ from rollout.bucketing import (
     text_group,
 )
 from rollout.policy import RolloutPolicy, other
+from runners.admission import RecentCallers
 from serving.long_texts import flight_of, is_complete, key_of_flight, refuse_long
 
 
@@ -93,12 +94,15 @@ class PredictionPipeline:
         log: Log,
         *,
         cache_keys: CacheKeys,
+        recent: RecentCallers,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
         sample: Callable[[Sequence[Prediction]], None],
         long_text: LongText = "truncate",
     ) -> None:
         """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
+
+        `recent` gets whoever asks, also for cached texts: runners divide their lanes by it.
 
         `sample` gets what is recorded, but for shadows: it looks at some of the texts.
         `long_text` is that of requests that name none.
@@ -107,6 +111,7 @@ class PredictionPipeline:
         self._runners = runners
         self._cache = cache
         self._cache_keys = cache_keys
+        self._recent = recent
         self._log = log
         self._policy = policy
         self._shadow = shadow
@@ -267,6 +272,8 @@ class PredictionPipeline:
     ) -> list[Prediction]:
         """`group` is that of a text or subject whose version the policy chose."""
         long_text = long_text or self._long_text
+        if endpoint != "shadow" and (request := request_context.current()) is not None:
+            self._recent.ask(request.caller, time.monotonic())
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
         keys = [

@@ -32,6 +32,7 @@ from core.types import (
 )
 from core.uuid7 import new_id
 from rollout.policy import RolloutPolicy
+from runners.admission import RecentCallers
 from serving.pipeline import PredictionPipeline
 
 
@@ -163,6 +164,7 @@ class Setup:
     def __init__(self) -> None:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
         self.cache, self.cache_keys, self.log = FakeCache(), CacheKeys(), FakeLog()
+        self.recent = RecentCallers()
         self.policy = RolloutPolicy(salt="salt")
         self.shadowed: list[Prediction] = []
         self.sampled: list[Prediction] = []
@@ -171,6 +173,7 @@ class Setup:
             self.cache,
             self.log,
             cache_keys=self.cache_keys,
+            recent=self.recent,
             policy=lambda: self.policy,
             shadow=self.shadowed.append,
             sample=self.sampled.extend,

@@ -17,6 +17,7 @@ from runners.admission import (
     Admission,
     AdmissionRejected,
     QueueBounds,
+    RecentCallers,
 )
 from runners.lanes import INTERACTIVE_TOKENS, LANES, Lane, estimated_tokens, lane_of
 
@@ -212,6 +213,17 @@ def test_a_caller_who_asked_long_ago_leaves_its_half(measured: Runner) -> None:
     assert fill(measured, "now") == "queue_time"
     measured.answer()
     assert fill(measured, "now") == "queue_time"
+
+
+def test_caller_of_another_version_is_another_caller(measured: Runner) -> None:
+    recent = RecentCallers()
+    measured.admission = Admission(BOUNDS, measured.clock, recent)
+    measured.admission.throughput.seed(TOKENS_PER_SECOND)
+    recent.ask("of v1", measured.clock.now)
+    assert fill(measured, "of v2") == "caller_share"
+    measured.answer()
+    measured.clock.now += OTHERS_SECONDS
+    assert fill(measured, "of v2") == "queue_time"
 
 
 def test_lane_that_another_filled_while_alone_says_nothing_of_the_model(measured: Runner) -> None:

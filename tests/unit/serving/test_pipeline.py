@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import operator
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -114,6 +115,17 @@ async def test_a_client_that_asks_for_too_much_is_no_failure_of_the_model(setup:
     with pytest.raises(Overloaded):
         await setup.path.predict(["new"], "v1", "/predict")
     assert setup.log.failures == []
+
+
+async def test_who_asks_for_cached_texts_of_any_version_is_another_caller_too(
+    setup: Setup,
+) -> None:
+    await setup.path.predict(["cached"], "v1", "/predict")
+    assert not setup.recent.has_others("somebody", time.monotonic())
+    request_context.enter(RequestContext("id", caller="ann"))
+    assert (await setup.path.predict(["cached"], "v1", "/predict"))[0].cache_hit
+    assert setup.recent.has_others("somebody", time.monotonic())
+    assert not setup.recent.has_others("ann", time.monotonic())
 
 
 async def test_versions_do_not_share_answers(setup: Setup) -> None:
