@@ -119,9 +119,16 @@ class RunnerDescription:
     licence: Annotated[str, Meta(max_length=1_000)] | None = None
 
     def has_observed(self, desired: DesiredModel) -> bool:
-        """Whether every host has loaded or refused the desired model, or is loading it."""
-        is_loading = self.loading is not None and self.loading.generation == desired.generation
-        return self.converged and (is_loading or self.observed_generation == desired.generation)
+        """Whether every host has loaded or refused the desired model, or is loading it.
+
+        A database that was restored gives a generation once more, perhaps with another tag.
+        """
+        is_refused = self.load_error is not None and self.loading is None
+        return self.converged and (
+            self.loading == desired
+            or self.holds(desired)
+            or (is_refused and self.observed_generation == desired.generation)
+        )
 
     def holds(self, desired: DesiredModel) -> bool:
         """Whether every host has loaded the desired model."""

@@ -228,6 +228,7 @@ class RunnerClient(Background):
                 description = await self._runner.describe()
                 if (desired := self._desired.to_request(description)) is not None:
                     description = await self._runner.load(desired)
+                    self._desired.note(description)
         except RUNNER_FAILURES as error:
             if self.ready:
                 logger.warning(

@@ -14,13 +14,15 @@ class DesiredState:
     Several API processes may know rollout policies of different age. A runner that observed a later
     generation got it from a process with a newer policy, and two processes must not make it change
     back and forth. An earlier generation is requested only if the database returned it after this
-    process saw the later one: then an operator set the database back to an earlier state.
+    process saw the later one: then an operator set the database back to an earlier state. So is
+    what the runner had observed, and does not any more: another process has done that.
     """
 
     def __init__(self) -> None:
         self._desired: DesiredModel | None = None
         self._as_of = -math.inf
-        self._latest_generation = 0
+        self._has_observed = False
+        self._latest: tuple[int, str | None] = (0, None)
         self._latest_since = -math.inf
 
     def set(self, desired: DesiredModel, as_of: float) -> bool:
@@ -31,17 +33,27 @@ class DesiredState:
         self._as_of = as_of
         is_changed = desired != self._desired
         self._desired = desired
+        self._has_observed &= not is_changed
         return is_changed
+
+    def note(self, description: RunnerDescription) -> None:
+        """Note what the runner says of itself now."""
+        loading = description.loading
+        tag = description.tag if loading is None else loading.tag
+        latest = description.latest_generation, tag
+        if latest != self._latest:
+            self._latest = latest
+            self._latest_since = time.monotonic()
+        self._has_observed |= self._desired is not None and description.has_observed(self._desired)
 
     def to_request(self, description: RunnerDescription) -> DesiredModel | None:
         """The model to request from a runner with this description, if any."""
-        if self._desired is None:
+        self.note(description)
+        if self._desired is None or description.has_observed(self._desired):
             return None
-        if description.latest_generation != self._latest_generation:
-            self._latest_generation = description.latest_generation
-            self._latest_since = time.monotonic()
-        if self._latest_generation > self._desired.generation:
-            is_needed = self._as_of > self._latest_since
-        else:
-            is_needed = not description.has_observed(self._desired)
-        return self._desired if is_needed else None
+        generation, _ = self._latest
+        # A runner that begins anew without what it had saved has the generation 0.
+        is_taken = self._has_observed and description.converged and generation > 0
+        if generation > self._desired.generation or is_taken:
+            return self._desired if self._as_of > self._latest_since else None
+        return self._desired

@@ -186,7 +186,11 @@ class RunnerHosts:
 
 def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:
     """The description of many hosts as one runner; the first host names the revision."""
-    states = {(host.observed_generation, host.loading) for host in descriptions}
+    # One that has refused a model holds another, which says nothing.
+    states = {
+        (host.observed_generation, host.loading, None if host.load_error else host.tag)
+        for host in descriptions
+    }
     loading = [host.loading for host in descriptions if host.loading is not None]
     return replace(
         descriptions[0],

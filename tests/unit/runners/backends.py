@@ -65,12 +65,13 @@ class FakeBackend:
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
-        observed_generation = self.requested[-1].generation if self.requested else 0
+        observed = self.requested[-1] if self.requested else DesiredModel(None, 0)
         return runner_description(
             revision=self.revision,
             engine=self.engine,
             tokens_per_second=self.tokens_per_second,
-            observed_generation=observed_generation,
+            observed_generation=observed.generation,
+            tag=observed.tag or "configured:1",
         )
 
 

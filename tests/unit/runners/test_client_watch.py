@@ -58,7 +58,7 @@ async def test_runner_that_comes_up_becomes_ready(
     assert not polling.ready
     backend.error = None
     await until(lambda: polling.ready)
-    assert polling.description() == runner_description()
+    assert polling.description() == runner_description(tag="configured:1")
     assert counter("runner_up", version="v1") == 1
 
 
@@ -183,6 +183,49 @@ async def test_earlier_generation_read_after_a_later_one_was_observed_is_request
     for _ in range(3):
         await runner.refresh()
     assert backend.requested == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
+
+
+async def test_generation_that_comes_again_with_another_tag_is_requested(
+    backend: FakeBackend,
+) -> None:
+    """A restore erased the policy of the first one, and its number was given again."""
+    backend.requested.append(DesiredModel("m:erased", 7))
+    runner = client(backend)
+    for _ in range(3):
+        runner.set_desired(DesiredModel("m:2", 7), time.monotonic())
+        await runner.refresh()
+    assert backend.requested == [DesiredModel("m:erased", 7), DesiredModel("m:2", 7)]
+
+
+@pytest.mark.parametrize(
+    ("restored", "cut_off"),
+    [
+        (DesiredModel("m:1", 6), DesiredModel("m:erased", 7)),
+        (DesiredModel("m:2", 7), DesiredModel("m:erased", 7)),
+    ],
+)
+async def test_process_that_reads_no_database_takes_no_model_back(
+    backend: FakeBackend, restored: DesiredModel, cut_off: DesiredModel
+) -> None:
+    """Two processes wanted different models for good: one that still had the erased policy."""
+    behind, connected = client(backend), client(backend)
+    behind.set_desired(cut_off, time.monotonic())
+    await behind.refresh()
+    for _ in range(5):
+        connected.set_desired(restored, time.monotonic())
+        await connected.refresh()
+        await behind.refresh()
+    assert backend.requested == [cut_off, restored]
+    backend.requested.clear()  # it restarted, without what it had saved
+    await behind.refresh()
+    assert backend.requested == [cut_off]
+    connected.set_desired(restored, time.monotonic())
+    await connected.refresh()
+    connected.set_desired(restored, time.monotonic())
+    for _ in range(3):
+        await connected.refresh()
+        await behind.refresh()
+    assert backend.requested[-1] == restored
 
 
 async def test_answer_of_another_revision_refreshes_the_description_at_once(

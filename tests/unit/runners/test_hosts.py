@@ -57,11 +57,12 @@ class FakeHost:
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
-        observed_generation = self.requested[-1].generation if self.requested else 0
+        observed = self.requested[-1] if self.requested else DesiredModel(None, 0)
         return runner_description(
             revision=self.url,
             tokens_per_second=self.tokens_per_second,
-            observed_generation=observed_generation,
+            observed_generation=observed.generation,
+            tag=observed.tag or "configured:1",
         )
 
     def hang_up(self) -> None:
