@@ -268,11 +268,6 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
         yield asyncpg_url(url)
         return
     with TemporaryDirectory() as folder, postgres_in(Path(folder) / "data") as url:
-        # Every test makes and drops a database, and no test is about what a crash of the machine
-        # leaves: without this they wait for the disk, and copy each block by way of the journal.
-        for setting in ("fsync = off", "file_copy_method = clone"):
-            run_sql(url, f"ALTER SYSTEM SET {setting}")
-        run_sql(url, "SELECT pg_reload_conf()")
         yield url
 
 
@@ -286,24 +281,23 @@ def template_database(pytestconfig: pytest.Config, postgres_server: URL) -> URL:
 
 
 @pytest.fixture(scope="session")
-def named_database(pytestconfig: pytest.Config, template_database: URL) -> Callable[[str], URL]:
+def named_database(template_database: URL) -> Callable[[str], URL]:
     """Makes a migrated database of a name, for a whole run."""
-    # PostgreSQL 14, which may be that of `--postgres`, has no strategies.
-    how = "" if pytestconfig.getoption("postgres") else "STRATEGY FILE_COPY"
 
     def make(name: str) -> URL:
-        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED} {how}")
+        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
         return template_database.set(database=name)
 
     return make
 
 
 @pytest.fixture
-def database_url(named_database: Callable[[str], URL], postgres_server: URL) -> Iterator[URL]:
+def database_url(template_database: URL) -> Iterator[URL]:
     """A fresh, migrated database for one test."""
-    url = named_database(f"test_{uuid4().hex}")
-    yield url
-    run_sql(postgres_server, f"DROP DATABASE {url.database} WITH (FORCE)")
+    name = f"test_{uuid4().hex}"
+    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
+    yield template_database.set(database=name)
+    run_sql(template_database, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

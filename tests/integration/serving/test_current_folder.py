@@ -55,11 +55,11 @@ def planted(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", [["migrate"], ["doctor"]], ids=" ".join)
 def test_command_imports_nothing_from_there(
-    command: list[str], planted: Path, durable_database_url: URL
+    command: list[str], planted: Path, database_url: URL
 ) -> None:
     environment = environment_of(
         planted / "home",
-        DATABASE_URL=durable_database_url.render_as_string(hide_password=False),
+        DATABASE_URL=database_url.render_as_string(hide_password=False),
         REDIS_URL="redis://127.0.0.1:1/0",
         DATA_FOLDER=str(planted / "data"),
     )

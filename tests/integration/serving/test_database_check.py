@@ -33,28 +33,24 @@ Restrict = Callable[..., URL]
 
 
 @pytest.fixture
-def restrict(durable_database_url: URL) -> Iterator[Restrict]:
+def restrict(database_url: URL) -> Iterator[Restrict]:
     """Makes a role, runs statements about it, and lets the database be used as that role."""
     role = f"role_{uuid4().hex}"
-    admin = durable_database_url.set(database="postgres")
+    admin = database_url.set(database="postgres")
     run_sql(admin, f"CREATE ROLE {role}")
 
     def make(*statements: str) -> URL:
         for statement in statements:
-            run_sql(
-                durable_database_url,
-                statement.format(role=role, database=durable_database_url.database),
-            )
+            run_sql(database_url, statement.format(role=role, database=database_url.database))
         run_sql(
-            admin,
-            f"ALTER ROLE postgres IN DATABASE {durable_database_url.database} SET role = '{role}'",
+            admin, f"ALTER ROLE postgres IN DATABASE {database_url.database} SET role = '{role}'"
         )
-        return durable_database_url
+        return database_url
 
     yield make
-    run_sql(admin, f"ALTER ROLE postgres IN DATABASE {durable_database_url.database} RESET ALL")
+    run_sql(admin, f"ALTER ROLE postgres IN DATABASE {database_url.database} RESET ALL")
     for statement in (f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}"):
-        run_sql(durable_database_url, statement)
+        run_sql(database_url, statement)
     run_sql(admin, f"DROP ROLE {role}")
 
 

@@ -47,11 +47,11 @@ def doctor(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nothing_is_wrong_with_a_right_configuration(
-    durable_database_url: URL, redis_server: str, tmp_path: Path
+    database_url: URL, redis_server: str, tmp_path: Path
 ) -> None:
     done = doctor(
         tmp_path,
-        DATABASE_URL=durable_database_url.render_as_string(hide_password=False),
+        DATABASE_URL=database_url.render_as_string(hide_password=False),
         REDIS_URL=redis_server,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
