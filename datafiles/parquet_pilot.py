@@ -84,9 +84,9 @@ class Pilot:
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
         for _ in range(round(SILENCE_SECONDS / LOOK_SECONDS)):
+            self._watch()
             if poll.poll(LOOK_SECONDS * 1_000):
                 return
-            self._watch()
         raise InvalidInput(f"{what} cannot be read within {SILENCE_SECONDS:g} s")
 
     def _check_end(self, what: str) -> None:

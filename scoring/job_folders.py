@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from core.jobs import JobRequest
 from core.unreadable import UNREADABLE
 from scoring.stored_job import StoredJob
 
+SETTLED_NS = 1_000_000_000
 UPLOAD, GONE = ".upload-", ".gone-"
 
 
@@ -29,6 +31,7 @@ class _Known(NamedTuple):
     mark: tuple[int, int]
     job: StoredJob
     ended_bytes: int | None  # of a job that has ended
+    is_settled: bool  # whether a change since then would show in the mark
 
 
 class JobFolders:
@@ -54,13 +57,17 @@ class JobFolders:
     def jobs(self) -> list[StoredJob]:
         """All jobs, the oldest first."""
         known = {}
+        # What changes a folder once more within a tick of the kernel's clock leaves its mark as it
+        # is, so a mark that is younger than this tells nothing (as in git's index).
+        settled_ns = time.time_ns() - SETTLED_NS
         for entry, mark in self._folders():
             before = self._known.get(entry.name)
-            if before is not None and before.mark == mark:
+            if before is not None and before.mark == mark and before.is_settled:
                 known[entry.name] = before
             elif (job := self._read(Path(entry.path))) is not None:
-                ended_bytes = None if job.ended is None else bytes_in(entry.path)
-                known[entry.name] = _Known(mark, job, ended_bytes)
+                is_final = job.ended is not None and mark[1] < settled_ns
+                ended_bytes = bytes_in(entry.path) if is_final else None
+                known[entry.name] = _Known(mark, job, ended_bytes, mark[1] < settled_ns)
         self._known = known
         return sorted((each.job for each in known.values()), key=lambda job: job.request.created_at)
 

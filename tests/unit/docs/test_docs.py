@@ -30,6 +30,7 @@ FOREIGN = {
         "SHAPE",
         "TORCH_INDEX",
         "USERS",
+        "UV_LOCK_TIMEOUT",
         "WORKERS",
     ),
     "SERVES_SINCE",  # of a migration
