@@ -22,7 +22,8 @@ from scoring.scorer import Scorer, load_models
 from tests.serving import environment_of
 from tests.store import model_store_at
 
-ROWS = 2_100
+# Four chunks: whoever is interrupted after the second has more than a moment left.
+ROWS = 3_200
 INTERRUPTED = 130
 
 
