@@ -215,8 +215,10 @@ ParquetUrl = Annotated[str, AfterValidator(_check_parquet_url)]
 RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
 HashKey = Annotated[SecretStr, _checked_by(parse_hash_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
-# Of an A/B split, also in a rollout policy. PostgreSQL has no NUL in its texts.
-Salt = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]+$")]
+# PostgreSQL has no NUL in its texts.
+WITHOUT_NUL = r"^[^\x00]+$"
+# Of an A/B split, also in a rollout policy.
+Salt = Annotated[str, StringConstraints(max_length=100, pattern=WITHOUT_NUL)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]

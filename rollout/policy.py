@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.setting_types import Salt
+from core.setting_types import WITHOUT_NUL, Salt
 from core.types import VERSIONS, DesiredModel, Version
 
 MAX_VERSION = 2**31 - 2
@@ -66,8 +66,7 @@ Tag = Annotated[
     Field(json_schema_extra={"pattern": f"^{_TAG.pattern}$"}),
 ]
 # Without U+0000, which PostgreSQL's JSON cannot hold.
-_WITHOUT_NUL = r"^[^\x00]+$"
-Subject = Annotated[str, StringConstraints(max_length=200, pattern=_WITHOUT_NUL)]
+Subject = Annotated[str, StringConstraints(max_length=200, pattern=WITHOUT_NUL)]
 
 
 class _Document(BaseModel):

@@ -56,17 +56,18 @@ def database_fault(url: URL, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str
 
 async def _fault(url: URL, timeout_seconds: float) -> str | None:
     # Imported here: the manager of the processes needs them for a moment only.
-    from core.postgres import DATABASE_FAILURES, create_engine, failure_reason
+    from core.postgres import DATABASE_FAILURES, failure_reason, opened_engine
 
     name = url.render_as_string()
-    engine = create_engine(url, pool_size=1, timeout_seconds=timeout_seconds)
     try:
-        async with asyncio.timeout(2 * timeout_seconds), engine.connect() as connection:
+        async with (
+            opened_engine(url, timeout_seconds=timeout_seconds) as engine,
+            asyncio.timeout(2 * timeout_seconds),
+            engine.connect() as connection,
+        ):
             problem = await _problem_of(connection)
     except DATABASE_FAILURES as error:
         return f"PostgreSQL at {name} cannot be reached: {failure_reason(error)}"
-    finally:
-        await engine.dispose()
     return problem and f"PostgreSQL at {name}: {problem}"
 
 

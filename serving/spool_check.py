@@ -20,7 +20,8 @@ def spool_problem(folder: Path, url: URL) -> str | None:
     Services with one database may share a spool. While PostgreSQL is away, nothing is known.
     """
     # Imported here: the manager of the processes needs them for a moment only.
-    from analytics.log.destination import is_shipped, noted
+    from analytics.log.destination import noted
+    from analytics.log.shipper_supervisor import is_shipped
 
     if not is_shipped(folder) or (theirs := noted(folder)) is None:
         return None
@@ -36,14 +37,15 @@ def spool_problem(folder: Path, url: URL) -> str | None:
 
 async def _id_of(url: URL) -> str | None:
     from analytics.log.destination import destination_of
-    from core.postgres import DATABASE_FAILURES, create_engine
+    from core.postgres import DATABASE_FAILURES, opened_engine
 
-    engine = create_engine(url, pool_size=1, timeout_seconds=TIMEOUT_SECONDS)
     try:
-        async with asyncio.timeout(2 * TIMEOUT_SECONDS), engine.connect() as connection:
+        async with (
+            opened_engine(url, timeout_seconds=TIMEOUT_SECONDS) as engine,
+            asyncio.timeout(2 * TIMEOUT_SECONDS),
+            engine.connect() as connection,
+        ):
             destination = await destination_of(connection)
     except DATABASE_FAILURES:
         return None
-    finally:
-        await engine.dispose()
     return None if destination is None else destination.id

@@ -22,6 +22,7 @@ from core.paths import ROOT
 from loadtest.ports import free_port
 from tests.run import killed_temporary_folder
 
+WHOLE = ("-m", "bentoml", "serve", "service:SentimentService")
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
@@ -152,6 +153,23 @@ def environment_of(home: Path, **settings: str) -> dict[str, str]:
         "TMPDIR": killed_temporary_folder(),
         **settings,
     }
+
+
+def failed_start(
+    home: Path, data: Path, command: Sequence[str] = WHOLE, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a start that is to end by itself."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment_of(
+            home, DATA_FOLDER=str(data), HOST="127.0.0.1", PORT=str(free_port()), **settings
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

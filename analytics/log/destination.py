@@ -17,19 +17,17 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.log.segments import segments, try_lock
-from analytics.log.shipper_supervisor import LOCK
+from analytics.log.segments import segments
 from core.atomic_file import write_atomically
 from core.postgres import DATABASE_FAILURES
 from core.printable import printable
-from core.private_files import open_regular
+from core.private_files import read_own
 from core.unreadable import UNREADABLE
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
 FILE = "database"
 CHECK_SECONDS = 5.0
-_MAX_BYTES = 4_096
 _ID = text(
     "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database "
     "WHERE datname = current_database()"
@@ -65,21 +63,9 @@ def _address(url: URL) -> str:
 
 def noted(folder: Path) -> Destination | None:
     """The database that the spool's shipper noted last; None if none can be read."""
-    with (
-        suppress(OSError, *UNREADABLE),
-        open(folder / FILE, "rb", opener=open_regular) as file,
-    ):
-        return msgspec.json.decode(file.read(_MAX_BYTES), type=Destination)
+    with suppress(OSError, *UNREADABLE):
+        return msgspec.json.decode(read_own(folder / FILE), type=Destination)
     return None
-
-
-def is_shipped(folder: Path) -> bool:
-    """Whether a running service ships the spool."""
-    try:
-        with open(folder / LOCK, "rb", opener=open_regular) as file:
-            return not try_lock(file)
-    except OSError:
-        return False
 
 
 async def keep_noted(engine: AsyncEngine, folder: Path) -> None:

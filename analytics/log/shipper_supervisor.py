@@ -17,7 +17,7 @@ from analytics.log.unshipped import Unshipped
 from core import metrics
 from core.background import Background
 from core.paths import ROOT
-from core.private_files import open_private
+from core.private_files import open_private, open_regular
 from core.silence import SILENT_SECONDS, STARTING_SECONDS, Pulse
 from core.standby import Standby, take_standby
 
@@ -156,6 +156,15 @@ class _Heart:
             has_beaten = bool(self._end.recv(1_024))
         self._pulse.add(elapsed, has_beaten=has_beaten)
         return self._pulse.is_over
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a running service ships the spool."""
+    try:
+        with open(folder / LOCK, "rb", opener=open_regular) as file:
+            return not try_lock(file)
+    except OSError:
+        return False
 
 
 class FolderLock:

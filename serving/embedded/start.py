@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from analytics.log.segments import segments
-from analytics.log.shipper_supervisor import LOCK as SHIPPER_LOCK
+from analytics.log.shipper_supervisor import is_shipped
 from core.absent import absent
 from core.own_url import own_url
 from core.paths import DEFAULT_DATA_FOLDER, ROOT
@@ -100,7 +100,7 @@ def _start_databases(settings: Settings, running: ExitStack) -> Mapping[str, str
     except Timeout:
         raise UnusableFolder(_used(folder)) from None
     # It would store what this service records in its database, or the other way round.
-    if _is_held(folder / "spool" / SHIPPER_LOCK):
+    if is_shipped(folder / "spool"):
         raise UnusableFolder(_used(folder, "with another database"))
     if settings.database_url is None:
         with step("postgresql", f"private, data in {_short(folder / 'postgres')}"):

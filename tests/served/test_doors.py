@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,11 +14,9 @@ import pytest
 from sqlalchemy import URL
 
 from analytics.log.destination import noted
-from core.paths import ROOT
 from core.types import VERSIONS
-from loadtest.ports import free_port
 from tests.processes import child_that_runs
-from tests.serving import ServedBento, environment_of
+from tests.serving import ServedBento, failed_start
 from tests.waiting import wait_until
 
 ACCEPTS = 0x1_0000  # SO_ACCEPTCON in /proc/net/unix
@@ -153,21 +149,11 @@ def test_start_on_the_folder_of_a_service_with_another_database_is_refused(
 ) -> None:
     data = served.log.with_name("data")
     wait_until(lambda: noted(data / "spool") is not None, 30)
-    done = subprocess.run(
-        [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"],
-        cwd=ROOT,
-        env=environment_of(
-            tmp_path / "home",
-            DATABASE_URL=named_database("elsewhere").render_as_string(hide_password=False),
-            REDIS_URL=served.redis_url,
-            DATA_FOLDER=str(data),
-            HOST="127.0.0.1",
-            PORT=str(free_port()),
-        ),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
+    done = failed_start(
+        tmp_path / "home",
+        data,
+        DATABASE_URL=named_database("elsewhere").render_as_string(hide_password=False),
+        REDIS_URL=served.redis_url,
     )
     assert done.returncode == 1
     assert f"another service uses {data} and stores in another database" in done.stderr

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,41 +20,30 @@ import pytest
 from analytics.log.segments import new_segment
 from core.paths import ROOT
 from core.types import VERSIONS
-from loadtest.ports import free_port
 from tests.served.launched import (
     Launched,
     environment_without_urls,
     only_line,
     processes_using,
 )
-from tests.serving import environment_of, link_models
+from tests.serving import WHOLE, environment_of, failed_start, link_models
 
-WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
-RUNNER = [
+RUNNER = (
     "-m", "bentoml_cli._internal.start", "start-http-server", "--service-name",
     "sentiment_runner_v2", "service:SentimentService",
-]  # fmt: skip
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("command", "version"), [(WHOLE, "v1"), (RUNNER, "v2")])
 def test_start_without_a_model_fails_and_names_the_command(
-    command: list[str], version: str, tmp_path: Path
+    command: Sequence[str], version: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment_of(
-            tmp_path / "home",
-            DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
-            REDIS_URL="redis://127.0.0.1:1/0",
-            DATA_FOLDER=str(tmp_path / "data"),
-            HOST="127.0.0.1",
-            PORT=str(free_port()),
-        ),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
+    done = failed_start(
+        tmp_path / "home",
+        tmp_path / "data",
+        command,
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+        REDIS_URL="redis://127.0.0.1:1/0",
     )
     assert done.returncode == 1
     message = (
