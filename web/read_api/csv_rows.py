@@ -29,12 +29,13 @@ def csv_response(
     """A header and a line for each row, a model or a mapping (RFC 4180); of none, an empty body.
 
     A nested field is named with a dot, such as `sentiments.positive`. Null is an empty cell. An
-    apostrophe precedes a text that begins like a formula (docs/decisions/0068).
+    apostrophe precedes a text that begins like a formula (docs/decisions/0068). Every text is in
+    quotes: a spreadsheet that separates cells by semicolons would run the rest of `x;=1+1`.
     """
     flat = [dict(_flat(row)) for row in to_jsonable_python(rows)]
     text = io.StringIO()
     if flat:
-        writer = csv.DictWriter(text, flat[0])
+        writer = csv.DictWriter(text, flat[0], quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()
         writer.writerows(flat)
     disposition = {"content-disposition": f'attachment; filename="{name}.csv"'}

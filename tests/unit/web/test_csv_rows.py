@@ -53,6 +53,15 @@ def test_text_that_begins_like_a_formula_is_escaped_in_a_reply() -> None:
     assert {row["score"] for row in read} == {"-0.5"}
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_text_is_one_cell_for_spreadsheets_that_separate_otherwise(separator: str) -> None:
+    text = f"x{separator}=1+1"
+    reply = bytes(csv_response("x", [{"text": text, "score": -0.5}]).body).decode()
+    [names, cells] = csv.reader(io.StringIO(reply, newline=""), delimiter=separator)
+    assert names == ['text,"score"']
+    assert cells == [f"{text},-0.5"]
+
+
 def test_dashboard_escapes_the_same_texts() -> None:
     program = (
         f"import {{ csvOf }} from {json.dumps((FOLDER / 'csv_rows.js').as_uri())};"
