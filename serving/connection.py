@@ -72,7 +72,10 @@ class BoundedConnection(AnsweringConnection):
     keep_alive_seconds = 75
     # More would take the files that the log needs. The latest one is closed.
     max_connections = 65_536
+    # Of tiny parts, of bodies, and of bodies that are refused: a flood of one delays no other.
     parser_turns = ParserTurns()
+    body_turns = ParserTurns()
+    refused_turns = ParserTurns()
 
     _reading = _Reading.FIRST
     _timer: asyncio.TimerHandle | None = None
@@ -262,7 +265,9 @@ class BoundedConnection(AnsweringConnection):
         return bool(self.pipeline) or self._turn is not None
 
     def _go_on(self) -> None:
-        if self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+        # After an answer, what came of a body before it is read by nobody.
+        is_read = self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT
+        if is_read or self._is_answered():
             self.flow.resume_reading()
         held, self._held = self._held, b""
         if held:
@@ -282,6 +287,10 @@ class BoundedConnection(AnsweringConnection):
                 self.flow.pause_reading()
                 return
             self._parse_piece(data[start : start + PIECE_BYTES])
+        if len(data) > PIECE_BYTES:
+            is_refused = self._reading is _Reading.BODY and self._is_answered()
+            turns = self.refused_turns if is_refused else self.body_turns
+            self._wait(turns.wait_seconds(self.loop.time(), body_bytes=len(data)))
 
     def _parse_piece(self, piece: bytes) -> None:
         self._progress = False
@@ -300,11 +309,11 @@ class BoundedConnection(AnsweringConnection):
         if not self.transport.is_closing() and self._last_answer is None:
             self._count(len(piece))
             if self._parts > FREE_PARTS:
-                self._wait_for_turn()
+                self._wait(self.parser_turns.wait_seconds(self.loop.time(), parts=self._parts))
 
-    def _wait_for_turn(self) -> None:
-        wait_seconds = self.parser_turns.wait_seconds(self._parts, self.loop.time())
-        if wait_seconds > 0 and self._turn is None:
+    def _wait(self, wait_seconds: float) -> None:
+        """Read and parse nothing more of this connection for so long."""
+        if wait_seconds > 0 and self._turn is None and not self.transport.is_closing():
             self._turn = self.loop.call_later(wait_seconds, self._take_turn)
             self.flow.pause_reading()
 

@@ -22,6 +22,7 @@ from serving.http_protocol import BoundedHttpProtocol
 from serving.parser_turns import (
     BURST_SECONDS,
     MAX_WAIT_SECONDS,
+    SECONDS_PER_BYTE,
     SECONDS_PER_PART,
     SHARE,
     ParserTurns,
@@ -202,7 +203,7 @@ async def test_small_chunks_take_turns_on_all_connections(site: Site) -> None:
 async def test_chunks_as_long_as_lines_wait_for_nobody(site: Site, answer: bytes) -> None:
     turns = BoundedHttpProtocol.parser_turns
     loop = asyncio.get_running_loop()
-    turns.wait_seconds(10**9, loop.time())
+    turns.wait_seconds(loop.time(), parts=10**9)
     try:
         request = answer + b"Connection: close\r\n" + CHUNKED + chunked(b" " * 30_000, 50)
         began = time.monotonic()
@@ -210,6 +211,33 @@ async def test_chunks_as_long_as_lines_wait_for_nobody(site: Site, answer: bytes
         assert time.monotonic() - began < MAX_WAIT_SECONDS
     finally:
         BoundedHttpProtocol.parser_turns = ParserTurns()
+
+
+@pytest.mark.parametrize("answer", [READS, REFUSES])
+async def test_large_bodies_take_turns_on_all_connections(site: Site, answer: bytes) -> None:
+    body = b" " * 2 * MIB
+    last = GET[:-2] + b"Connection: close\r\n\r\n"
+    request = answer + b"Content-Length: %d\r\n\r\n" % len(body) + body + last
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(answered_until_the_end(site, request))
+    # Nobody waits for what was read last, up to 256 KiB.
+    shared = 4 * (len(body) - MIB) * SECONDS_PER_BYTE / SHARE - BURST_SECONDS
+    assert time.monotonic() - began > shared
+
+
+async def test_flood_of_refused_bodies_delays_no_body_that_is_read(site: Site) -> None:
+    loop = asyncio.get_running_loop()
+    Hurried.refused_turns.wait_seconds(loop.time(), body_bytes=10**12)
+    try:
+        body = b" " * MIB
+        request = READS + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        began = time.monotonic()
+        await answered_until_the_end(site, request)
+        assert time.monotonic() - began < MAX_WAIT_SECONDS / 2
+    finally:
+        BoundedHttpProtocol.refused_turns = ParserTurns()
 
 
 @pytest.mark.parametrize("half_close", [False, True])

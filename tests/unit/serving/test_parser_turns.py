@@ -19,23 +19,23 @@ BURST_PARTS = round(BURST_SECONDS * SHARE / SECONDS_PER_PART)
 
 def test_burst_waits_for_nothing() -> None:
     turns = ParserTurns()
-    assert turns.wait_seconds(BURST_PARTS, 100.0) == pytest.approx(0)
-    assert turns.wait_seconds(1_000, 100.0) == pytest.approx(1_000 * SECONDS_PER_PART / SHARE)
+    assert turns.wait_seconds(100.0, parts=BURST_PARTS) == pytest.approx(0)
+    assert turns.wait_seconds(100.0, parts=1_000) == pytest.approx(1_000 * SECONDS_PER_PART / SHARE)
 
 
 def test_connections_wait_for_one_another() -> None:
     turns = ParserTurns()
-    turns.wait_seconds(BURST_PARTS, 100.0)
-    waits = [turns.wait_seconds(700, 100.0) for _ in range(10)]
+    turns.wait_seconds(100.0, parts=BURST_PARTS)
+    waits = [turns.wait_seconds(100.0, parts=700) for _ in range(10)]
     assert waits == pytest.approx([number * 0.007 for number in range(1, 11)])
-    assert turns.wait_seconds(BURST_PARTS, 200.0) == pytest.approx(0)
+    assert turns.wait_seconds(200.0, parts=BURST_PARTS) == pytest.approx(0)
 
 
 def test_wait_after_a_flood_has_a_bound() -> None:
     turns = ParserTurns()
     for _ in range(100_000):
-        assert turns.wait_seconds(700, 100.0) <= MAX_WAIT_SECONDS + 1e-9
-    assert turns.wait_seconds(1, 100.0 + MAX_WAIT_SECONDS) < 0.01
+        assert turns.wait_seconds(100.0, parts=700) <= MAX_WAIT_SECONDS + 1e-9
+    assert turns.wait_seconds(100.0 + MAX_WAIT_SECONDS, parts=1) < 0.01
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(65, 4_096)), min_size=1, max_size=80))
@@ -48,7 +48,7 @@ def test_parts_of_all_connections_take_no_more_than_the_share(
     for connection, parts in pieces:
         now = max(now, ready[connection])
         parsed += parts
-        ready[connection] = now + turns.wait_seconds(parts, now)
+        ready[connection] = now + turns.wait_seconds(now, parts=parts)
     # The last piece of each has not been waited for.
     allowed = BURST_SECONDS + (now - 100.0)
     assert parsed * SECONDS_PER_PART / SHARE <= allowed + 4 * 4_096 * SECONDS_PER_PART / SHARE
