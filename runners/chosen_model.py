@@ -24,11 +24,27 @@ class Choice(NamedTuple):
     tag: str | None = None
     # It serves while `tag` cannot, for example because another image has no such model.
     substitute: str | None = None
+    # What `latest` of the configured tag meant when it was first loaded.
+    configured: str | None = None
 
     def tags(self, configured: str) -> list[str]:
         """The tags to load, each if none before it can be loaded."""
-        tags = (self.tag or self.desired.tag, self.substitute, configured)
-        return list(dict.fromkeys(tag for tag in tags if tag is not None))
+        held = self.tag or self.desired.tag
+        return _each_once(held, self.substitute, self.configured, configured)
+
+    def loaded(self, desired: DesiredModel, tag: str) -> Choice:
+        """The choice after `tag` was loaded for `desired`."""
+        return Choice(desired, tag, configured=self.configured if desired.tag else tag)
+
+    def tags_of(self, desired: DesiredModel, configured: str) -> list[str]:
+        """The tags of another desired model: the configured one is what it was first."""
+        if desired.tag is not None:
+            return [desired.tag]
+        return _each_once(self.configured, configured)
+
+
+def _each_once(*tags: str | None) -> list[str]:
+    return list(dict.fromkeys(tag for tag in tags if tag is not None))
 
 
 class ChosenModel:
@@ -46,7 +62,10 @@ class ChosenModel:
             # Releases before 0.1.0 wrote the generation as `number`, and no exact tags.
             generation = saved["generation"] if "generation" in saved else saved["number"]
             desired = DesiredModel(saved["tag"], int(generation))
-            choice = Choice(desired, saved.get("serves"), saved.get("substitute"))
+            serves = saved.get("serves")
+            # Earlier releases did not write it; the configured model serves where none is desired.
+            first = saved.get("configured_serves", serves if desired.tag is None else None)
+            choice = Choice(desired, serves, saved.get("substitute"), first)
             return choice if saved["configured"] == self._configured else None
         except FileNotFoundError:
             return None
@@ -64,6 +83,7 @@ class ChosenModel:
             "configured": self._configured,
             "serves": choice.tag,
             "substitute": choice.substitute,
+            "configured_serves": choice.configured,
         }
         try:
             write_atomically(self._file, json.dumps(document).encode())

@@ -68,6 +68,24 @@ def is_newest(tag: str, version: Version) -> bool:
     return tag == f"{model_name(version)}:latest"
 
 
+def is_floating(tag: str) -> bool:
+    """Whether a tag means another model after the next import."""
+    return ":" not in tag or tag.endswith(":latest")
+
+
+def exact_tag(tag: str) -> str:
+    """The tag of the model that a tag means now; the tag itself if there is no such model."""
+    try:
+        return find_model(tag).tag
+    except bentoml.exceptions.NotFound:
+        return tag
+
+
+def models_of(tag: str) -> int:
+    """How many models the store has of the tag's name."""
+    return len(bentoml.models.list(tag.partition(":")[0]))
+
+
 def find_model(tag: str) -> SavedModel:
     """Find `tag` in the BentoML model store.
 

@@ -22,6 +22,7 @@ from runners.engines.choice import EngineUnavailable
 from runners.engines.fastest import find_fastest
 from runners.integrity import ModelDamaged
 from runners.loading import GoldenCheckFailed, Loaded, load
+from runners.model_store import exact_tag, is_floating, models_of
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -76,14 +77,16 @@ class Slot:
         generation = choice.desired.generation
         self._describe(description, observed_generation=generation, load_error=load_error)
         if load_error is None:
-            choice = Choice(choice.desired, description.tag)
+            choice = choice.loaded(choice.desired, description.tag)
         else:
-            choice = Choice(choice.desired, choice.tags(configured)[0], description.tag)
+            wanted = choice.tags(configured)[0]
+            choice = choice._replace(tag=wanted, substitute=description.tag)
             logger.error(
                 "%s: %s serves instead, until a rollout or MODEL_%s names another model",
                 version, description.tag, version.upper(),
             )  # fmt: skip
         chosen.save(choice)
+        self._choice = choice
 
     def _load_first(self, tags: Sequence[str]) -> tuple[Loaded, str | None]:
         """Load the first tag that can be loaded; returns also why the first one cannot."""
@@ -158,15 +161,15 @@ class Slot:
         collect_and_return()
 
     async def _change(self, desired: DesiredModel) -> None:
-        tag = desired.tag or self._configured
+        tags = self._choice.tags_of(desired, self._configured)
         try:
-            loaded = await asyncio.to_thread(self._load, tag, True)
+            loaded = await asyncio.to_thread(self._load_desired, *tags)
         except Exception as error:  # noqa: BLE001  whatever fails, the current model goes on
             self._describe(
                 self.description,
                 observed_generation=desired.generation,
                 loading=None,
-                load_error=self._log_refusal(tag, error),
+                load_error=self._log_refusal(tags[0], error),
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
@@ -175,12 +178,23 @@ class Slot:
             self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
+            self._choice = self._choice.loaded(desired, description.tag)
             try:
-                await asyncio.to_thread(self._chosen.save, Choice(desired, description.tag))
+                await asyncio.to_thread(self._chosen.save, self._choice)
             finally:
                 await asyncio.to_thread(previous.drain)
                 del previous
                 collect_and_return()
+
+    def _load_desired(self, tag: str, *others: str) -> Loaded:
+        """Load the first tag that is in the store, and check its golden set."""
+        try:
+            return self._load(tag, True)
+        except NotFound as error:
+            if not others:
+                raise
+            self._log_refusal(tag, error)
+        return self._load_desired(*others)
 
     def _log_refusal(self, tag: str, error: Exception) -> str:
         """Log why a model is refused; returns the part that is safe to show."""
@@ -200,13 +214,21 @@ def slot_of(version: Version, settings: Settings) -> Slot:
     Raises the errors of `load`: without a model there is nothing to serve.
     """
 
+    configured, chosen = settings.model_tag(version), chosen_model(version, settings)
+    if is_floating(configured) and chosen.read() is None and (models := models_of(configured)) > 1:
+        logger.warning(
+            "%s: nothing in DATA_FOLDER/models says which of %d models served before, so the "
+            "newest serves: %s; name another one in MODEL_%s",
+            version, models, exact_tag(configured), version.upper(),
+        )  # fmt: skip
+
     def load_tag(tag: str, check_golden_set: bool) -> Loaded:
         return load(tag, version, settings, check_golden_set=check_golden_set)
 
     return Slot(
         version,
-        settings.model_tag(version),
-        chosen_model(version, settings),
+        configured,
+        chosen,
         load_tag,
         partial(find_fastest, settings=settings),
     )

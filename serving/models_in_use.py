@@ -81,7 +81,9 @@ def _held(settings: Settings) -> Iterator[tuple[str, str]]:
         file = settings.data_folder / "models" / f"{version}.json"
         try:
             saved = json.loads(read_own(file))
-            tags = [saved.get(name) for name in ("serves", "substitute", "tag")]
+            tags = [
+                saved.get(name) for name in ("serves", "substitute", "tag", "configured_serves")
+            ]
         except FileNotFoundError:
             continue
         except (OSError, ValueError, AttributeError, RecursionError) as error:

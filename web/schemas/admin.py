@@ -67,7 +67,8 @@ class ReloadRequest(RequestBody):
     model_config = example(version="v2", tag=None, reason="back to the old one")
     version: Version
     tag: Tag | None = Field(
-        description="a model of the BentoML store, name:version; null: what the setting names"
+        description="a model of the BentoML store, name:version; null: the model that the setting "
+        "named at the first start"
     )
     reason: Reason = Field(description="why, for whoever reads the history")
     base_version: int | None = Field(

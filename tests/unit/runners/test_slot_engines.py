@@ -81,7 +81,7 @@ async def test_faster_engine_serves_after_a_while_and_no_call_fails(
     # Checked against its golden set, because the engine is new to this process.
     assert (store.loaded, store.checked) == (["m:1"] * 2, [False, True])
     assert slot.batcher is store.batchers[1]
-    assert chosen.read() == Choice(DesiredModel(None, 0), "m:1")
+    assert chosen.read() == Choice(DesiredModel(None, 0), "m:1", None, "m:1")
     with pytest.raises(ServiceUnavailable):
         await store.batchers[0].classify(["late"], timeout_seconds=1)
 

@@ -35,7 +35,7 @@ async def test_restarted_slot_holds_the_model_that_was_chosen(
 ) -> None:
     slot = slot_of(store, chosen)
     slot.request_load(DesiredModel("m:2", 3))
-    await until(lambda: chosen.read() == Choice(DesiredModel("m:2", 3), "m:2"))
+    await until(lambda: chosen.read() == Choice(DesiredModel("m:2", 3), "m:2", None, "m:1"))
     again = slot_of(store, chosen)
     assert (again.description.tag, again.description.observed_generation) == ("m:2", 3)
     assert await revision_of(again) == "m:2"
@@ -65,14 +65,45 @@ def test_restarted_slot_holds_its_model_after_an_import(store: Store, newest: Ch
     assert (again.tag, again.load_error) == ("m:1", None)
 
 
-async def test_requested_configured_model_is_the_newest(store: Store, newest: ChosenModel) -> None:
+async def test_configured_model_is_the_one_of_the_first_start_also_after_another(
+    store: Store, newest: ChosenModel
+) -> None:
     slot = Slot("v1", "m:latest", newest, store.load)
-    store.latest = "m:2"
-    slot.request_load(DesiredModel(None, 1))
+    store.latest = "m:3"  # an import
+    slot.request_load(DesiredModel("m:2", 1))
+    await until(lambda: newest.read() == Choice(DesiredModel("m:2", 1), "m:2", None, "m:1"))
+    slot = Slot("v1", "m:latest", newest, store.load)
+    assert slot.description.tag == "m:2"
+    slot.request_load(DesiredModel(None, 2))  # a roll-back to before the reload
+    await until(lambda: slot.description.observed_generation == 2)
+    assert await revision_of(slot) == "m:1"
+    await until(lambda: newest.read() == Choice(DesiredModel(None, 2), "m:1", None, "m:1"))
+
+
+async def test_configured_model_that_is_gone_is_looked_up_again(
+    store: Store, newest: ChosenModel
+) -> None:
+    slot = Slot("v1", "m:latest", newest, store.load)
+    slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
-    await until(lambda: newest.read() == Choice(DesiredModel(None, 1), "m:2"))
+    store.errors["m:1"] = NotFound("m:1 is not there")
     store.latest = "m:3"
-    assert Slot("v1", "m:latest", newest, store.load).description.tag == "m:2"
+    slot.request_load(DesiredModel(None, 2))
+    await until(lambda: slot.description.tag == "m:3")
+    await until(lambda: newest.read() == Choice(DesiredModel(None, 2), "m:3", None, "m:3"))
+
+
+async def test_damaged_configured_model_is_refused_and_no_newer_one_takes_its_place(
+    store: Store, newest: ChosenModel
+) -> None:
+    slot = Slot("v1", "m:latest", newest, store.load)
+    slot.request_load(DesiredModel("m:2", 1))
+    await until(lambda: slot.description.tag == "m:2")
+    store.errors["m:1"] = ValueError("a bit")
+    store.latest = "m:3"
+    slot.request_load(DesiredModel(None, 2))
+    await until(lambda: slot.description.load_error is not None)
+    assert (slot.description.tag, slot.description.load_error) == ("m:2", "m:1: ValueError")
 
 
 def test_model_of_another_image_serves_and_is_kept_until_the_missing_one_is_back(
@@ -97,7 +128,7 @@ def test_choice_of_an_earlier_release_names_the_exact_tag_from_now_on(
     file.write_text('{"tag": null, "number": 9, "configured": "m:latest"}', encoding="utf-8")
     chosen = ChosenModel(file, "m:latest")
     assert Slot("v1", "m:latest", chosen, store.load).description.observed_generation == 9
-    assert chosen.read() == Choice(DesiredModel(None, 9), "m:1")
+    assert chosen.read() == Choice(DesiredModel(None, 9), "m:1", None, "m:1")
 
 
 async def test_slot_without_any_model_does_not_start(store: Store, chosen: ChosenModel) -> None:
