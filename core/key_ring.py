@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class KeyRing(Background):
 
 
 def read_key_file(file: Path) -> bytes:
-    """Read a file of keys.
+    """Read a file of keys, without the mark that editors of Windows put before it.
 
     Raises:
         OSError: it cannot be read, or is no file.
@@ -108,4 +109,4 @@ def read_key_file(file: Path) -> bytes:
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{file} is larger than {MAX_FILE_BYTES:,} bytes")
-    return content
+    return content.removeprefix(BOM_UTF8)

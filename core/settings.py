@@ -169,11 +169,11 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(4_194_304, ge=65_536, le=1 << 30)
     """larger request bodies are refused (413)"""
-    body_timeout_seconds: float = Field(10.0, gt=0, le=3_600)
+    body_timeout_seconds: float = Field(10.0, ge=0.1, le=3_600)
     """slower request headers and bodies are refused (408)"""
     keep_alive_seconds: int = Field(75, gt=0, le=86_400)
     """idle connections are closed after this; keep it above the load balancer's"""
-    request_timeout_seconds: float = Field(30.0, gt=0, le=3_600)
+    request_timeout_seconds: float = Field(30.0, ge=0.01, le=3_600)
     """longest time for a reply, else 504; X-Request-Timeout-Ms asks for less"""
     drain_seconds: float = Field(1.0, ge=0, le=3_600)
     """after SIGTERM the service is not ready but still serves for this time"""
@@ -200,7 +200,7 @@ class Settings(BaseSettings):
     """answers cached in the memory of each API process; 0: none"""
     idempotency_seconds: int = Field(86_400, ge=60, le=604_800)
     """time for which Redis keeps the answer to a request with an Idempotency-Key"""
-    redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
+    redis_timeout_seconds: float = Field(0.25, ge=0.001, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, from 2mb on; it evicts the least recently used keys"""
@@ -294,7 +294,7 @@ class Settings(BaseSettings):
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)
     """PostgreSQL connections of each API process, which keeps half of them, at most 3, to itself"""
-    database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
+    database_timeout_seconds: float = Field(5.0, ge=0.1, le=3_600)
     """longest wait for a connection or an analytics query"""
 
     @field_validator("*", mode="before")

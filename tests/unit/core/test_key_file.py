@@ -29,6 +29,16 @@ def test_file_that_only_its_owner_can_replace_is_read(folder: Path, mode: int) -
     assert read_key_file(key_file(folder, mode)) == b"# none\n"
 
 
+def test_mark_before_the_file_is_no_part_of_its_first_name(folder: Path) -> None:
+    _, shop = make_api_key("shop", ["predict"])
+    file = key_file(folder, 0o755)
+    file.write_text(f"\ufeff{shop.entry()}\n", encoding="utf-8")
+    keys = KeyRing((), file)
+    for _ in range(2):
+        keys.refresh(file)
+    assert list(keys.keys) == [shop]
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o707, 0o2777])
 def test_file_in_a_folder_of_everybody_is_refused(folder: Path, mode: int) -> None:
     with pytest.raises(ValueError, match=r"lets every user of this machine replace keys$"):
