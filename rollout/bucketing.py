@@ -40,18 +40,22 @@ def assign_subject(
     not tell the version of the subject: who knew it before could send those of one version alone,
     and ruin the test.
     """
-    split = Split(f"trial {policy.salt}" if is_trial else policy.salt, policy.ab_weights.v2)
+    split = Split(_trial_salt(policy) if is_trial else policy.salt, policy.ab_weights.v2)
     key = new_key() if subject is None else subject_digest(subject, split.salt)
     if subject is not None and (override := policy.overrides.get(subject)) is not None:
         return Bucket(override, key, None)
     return Bucket(assign(key, split.v2_percent), key, split)
 
 
-def assign_text(policy: RolloutPolicy, text: str) -> Version:
-    """Assign a text of /predict without a version; the same text stays, so the cache can hit."""
+def assign_text(policy: RolloutPolicy, text: str, *, is_trial: bool = False) -> Version:
+    """Assign a text of /predict without a version; the same text stays, so the cache can hit.
+
+    A trial does not tell the version of the text, as `assign_subject` does not.
+    """
     if policy.predict_weights is None:
         return policy.champion
-    return assign(_text_key(text, policy.salt), policy.predict_weights.v2)
+    salt = _trial_salt(policy) if is_trial else policy.salt
+    return assign(_text_key(text, salt), policy.predict_weights.v2)
 
 
 def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
@@ -81,6 +85,10 @@ def assign(key: bytes, v2_percent: float) -> Version:
 def _is_below(percent: float, key: bytes) -> bool:
     """Whether the bucket of `key` is one of the first `percent` of all buckets."""
     return int.from_bytes(key[:8]) % _BUCKETS < percent * _BUCKETS / 100
+
+
+def _trial_salt(policy: RolloutPolicy) -> str:
+    return f"trial {policy.salt}"
 
 
 def _text_key(text: str, salt: str) -> bytes:

@@ -139,9 +139,10 @@ class PredictionPipeline:
         policy = self._policy()
         is_single = endpoint == "/predict"
         group = None
-        if version is None:
-            group = text_group(policy, texts[0]) if is_single else None
-            version = assign_text(policy, texts[0]) if is_single else policy.champion
+        if version is None and is_single:
+            group = text_group(policy, texts[0])
+            version = assign_text(policy, texts[0], is_trial=is_trial())
+        version = version or policy.champion
         predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
         is_shown = is_single and version == policy.champion and not is_trial()

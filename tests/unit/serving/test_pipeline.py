@@ -461,6 +461,21 @@ async def test_trial_does_not_tell_the_version_of_a_subject_but_of_an_override(
     assert (await setup.path.predict_ab("text", "tester")).version == "v2"
 
 
+async def test_trial_does_not_tell_the_version_of_a_text(setup: Setup) -> None:
+    setup.policy = RolloutPolicy(predict_weights=Weights(v1=50, v2=50))
+    texts = [f"film {number}" for number in range(200)]
+
+    async def versions() -> list[Version]:
+        return [(await setup.path.predict([text], None, "/predict"))[0].version for text in texts]
+
+    real = await versions()
+    enter(RequestContext("a", is_trial=True))
+    tried = await versions()
+    assert tried == await versions()
+    # Five standard deviations around a half.
+    assert 64 <= sum(map(operator.eq, real, tried)) <= 136
+
+
 @pytest.mark.parametrize("is_trial", [True, False])
 async def test_only_trials_of_the_playground_are_not_recorded(
     setup: Setup, *, is_trial: bool
