@@ -25,7 +25,7 @@ from analytics.shape import AnySelect, Ends, Shape, per_shape
 from analytics.subqueries import in_range, parts, whole_sum
 from analytics.tables import arm_rollups, failures, model_versions, predictions
 from core.types import SENTIMENTS, VERSIONS
-from stats.arm_metrics import LATENCY_CELLS, LATENCY_OFFSET, OUTCOMES
+from stats.arm_metrics import COMPARED_TOKENS, LATENCY_CELLS, LATENCY_OFFSET, OUTCOMES
 
 _FAILED = OUTCOMES - 1
 _OUTCOME = literal_column(
@@ -34,9 +34,13 @@ _OUTCOME = literal_column(
     + " END",
     Integer,
 )
+# `compared_latency_ms` as a PostgreSQL expression.
+COMPARED_LATENCY = (
+    f"(latency_ms::double precision * {COMPARED_TOKENS} / greatest(token_count, {COMPARED_TOKENS}))"
+)
+LATENCY_BIN = BINS["latency_ms"].sql(COMPARED_LATENCY)
 _LATENCY = literal_column(
-    f"arm_group * {LATENCY_CELLS} + {BINS['latency_ms'].sql('latency_ms')} + {LATENCY_OFFSET}",
-    Integer,
+    f"arm_group * {LATENCY_CELLS} + {LATENCY_BIN} + {LATENCY_OFFSET}", Integer
 )
 
 

@@ -12,7 +12,13 @@ from typing import Literal, NamedTuple
 
 from core.types import SENTIMENTS, Version
 from rollout.policy import Guardrails, other
-from stats.arm_metrics import LATENCY_VALUES, ArmCounts, RolloutMetrics, StratumCounts
+from stats.arm_metrics import (
+    COMPARED_TOKENS,
+    LATENCY_VALUES,
+    ArmCounts,
+    RolloutMetrics,
+    StratumCounts,
+)
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]
 State = Literal["pass", "pending", "fail"]
@@ -106,8 +112,8 @@ def _latency(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
         champion, challenger, np.array(LATENCY_VALUES), limits.max_latency_ratio, LEAST_LATENCY_MS
     )
     sentence = (
-        f"{rollout.challenger} takes longer than {slow.limit:.0f} ms, "
-        f"{limits.max_latency_ratio:g} times the {slow.quantile:.0f} ms (p95) of "
+        f"{rollout.challenger} takes longer than {slow.limit:.0f} ms ({COMPARED_TOKENS} tokens of "
+        f"a longer text), {limits.max_latency_ratio:g} times the {slow.quantile:.0f} ms (p95) of "
         f"{rollout.champion}, for {slow.challenger_share:.1%} of {arms.challenger.computed:,} "
         "computed answers; 5% are allowed"
     )

@@ -14,6 +14,9 @@ from stats.histogram import LATENCY_MS, Counts, merged
 # group its bins of LATENCY_MS, of which there are 986 from -230 on.
 OUTCOMES = len(SENTIMENTS) + 1
 LATENCY_CELLS = 1_000
+# The latency of a longer text counts by so many of its tokens: that one version gets longer texts
+# than the other says nothing of the models, and a client can arrange it.
+COMPARED_TOKENS = 32
 LATENCY_OFFSET = 1 - LATENCY_MS.bin_of(LATENCY_MS.smallest)
 
 
@@ -38,7 +41,8 @@ class EvidenceQuery(NamedTuple):
 class ArmCounts:
     """One version's texts of a stratum and window, in the bins of `arm_rollups`.
 
-    `latencies` are those of the answers that did not come from the cache.
+    `latencies` are those of the answers that did not come from the cache, each by
+    `compared_latency_ms`.
     """
 
     outcomes: Counts
@@ -73,6 +77,11 @@ class ArmCounts:
 
 LATENCY_VALUES = [LATENCY_MS.value_of(place - LATENCY_OFFSET) for place in range(LATENCY_CELLS)]
 NOTHING = ArmCounts({}, {})
+
+
+def compared_latency_ms(latency_ms: float, token_count: int) -> float:
+    """The latency of an answer, or of `COMPARED_TOKENS` of a longer text."""
+    return latency_ms * COMPARED_TOKENS / max(token_count, COMPARED_TOKENS)
 
 
 def _table(counts: Counts, cells: int) -> list[list[int]]:

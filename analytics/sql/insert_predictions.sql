@@ -29,7 +29,12 @@ WITH inserted AS (
         ceil(ln(least(greatest(text_characters::double precision, 1.0), 1000000.0))
             / 0.20067069546215116)::smallint AS text_characters_bin,
         ceil(ln(least(greatest(token_count::double precision, 1.0), 1000000.0))
-            / 0.20067069546215116)::smallint AS token_count_bin
+            / 0.20067069546215116)::smallint AS token_count_bin,
+        -- Of the arms: analytics/arms.py defines it.
+        ceil(ln(least(greatest(
+            (latency_ms::double precision * 32 / greatest(token_count, 32))::double precision,
+            0.01), 3600000.0))
+            / 0.020000666706669525)::smallint AS compared_latency_bin
 ),
 -- Counts and sums by minute, of those by hour, and of those by day.
 counted_60 AS (
@@ -124,7 +129,7 @@ arm_minutes AS (
     FROM inserted CROSS JOIN LATERAL (VALUES
         (0, (arm_group * 4 + CASE sentiment
             WHEN 'negative' THEN 0 WHEN 'neutral' THEN 1 ELSE 2 END)::smallint),
-        (1, CASE WHEN NOT cache_hit THEN (arm_group * 1000 + latency_ms_bin + 231)::smallint END)
+        (1, CASE WHEN NOT cache_hit THEN (arm_group * 1000 + compared_latency_bin + 231)::smallint END)
     ) AS measured (measure, bin)
     WHERE bin IS NOT NULL
     GROUP BY bucket, model_version_id, endpoint, measure, bin

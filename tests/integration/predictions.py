@@ -51,6 +51,7 @@ def make_prediction(
     endpoint: Endpoint = "/predict",
     cache_hit: bool = False,
     latency_ms: float = 12.5,
+    token_count: int = 5,
 ) -> Prediction:
     created_at = created_at or datetime.now(UTC)
     scores = scores or {"negative": 0.25, "positive": 0.75}
@@ -66,7 +67,7 @@ def make_prediction(
         latency_ms=latency_ms,
         cache_hit=cache_hit,
         truncated=False,
-        token_count=5,
+        token_count=token_count,
         text_characters=len(text),
         text=text,
     )

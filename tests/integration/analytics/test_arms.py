@@ -33,7 +33,14 @@ from rollout.evidence import evidence
 from rollout.guardrails import evaluate
 from rollout.policy import Guardrails, RolloutPolicy, Weights
 from rollout.record import PolicyRecord
-from stats.arm_metrics import LATENCY_CELLS, LATENCY_OFFSET, OUTCOMES, EvidenceQuery, Stratum
+from stats.arm_metrics import (
+    LATENCY_CELLS,
+    LATENCY_OFFSET,
+    OUTCOMES,
+    EvidenceQuery,
+    Stratum,
+    compared_latency_ms,
+)
 from stats.histogram import LATENCY_MS
 from tests.integration.predictions import PredictionWriter, make_prediction
 
@@ -67,6 +74,7 @@ async def test_any_window_equals_a_plain_count(engine: AsyncEngine) -> None:
             endpoint=numbers.choice(PREDICT_ENDPOINTS),
             cache_hit=numbers.random() < 0.3,
             latency_ms=numbers.choice([0.0, 1e9, numbers.lognormvariate(2, 2)]),
+            token_count=numbers.choice([1, 31, 32, 33, 512, 9_000]),
         )
         made.append(prediction)
         if numbers.random() < 0.1:
@@ -99,7 +107,8 @@ async def test_any_window_equals_a_plain_count(engine: AsyncEngine) -> None:
                         place = SENTIMENTS.index(row.sentiment)
                         outcomes[row.arm_group * OUTCOMES + place] += 1
                         if not row.cache_hit:
-                            bin_ = LATENCY_MS.bin_of(row.latency_ms) + LATENCY_OFFSET
+                            compared_ms = compared_latency_ms(row.latency_ms, row.token_count)
+                            bin_ = LATENCY_MS.bin_of(compared_ms) + LATENCY_OFFSET
                             latencies[row.arm_group * LATENCY_CELLS + bin_] += 1
                     for lost in failures:
                         if (
@@ -143,6 +152,35 @@ async def test_identical_challenger_is_kept_beside_a_job_of_the_champion(
     found = await arm_metrics(Reader(engine), query, "v1", REVISIONS)
     assert sum(counts.texts for counts in found.strata[0].step.values()) == 800
     assert {result.state for result in evaluate("v1", Guardrails(), found)} == {"pass"}
+
+
+@pytest.mark.parametrize(("slower", "state"), [(1.0, "pass"), (2.0, "fail")])
+async def test_challenger_that_gets_longer_texts_is_judged_by_their_tokens(
+    engine: AsyncEngine, slower: float, state: str
+) -> None:
+    """A client sends the challenger's subjects texts that are many times as long."""
+    numbers = random.Random(5)
+
+    def made(number: int, version: Version, factor: float) -> Prediction:
+        longest = 500 if version == "v2" and number % 3 else 60
+        tokens = numbers.randint(5, longest)
+        return assigned(
+            numbers.randrange(ARM_GROUPS), numbers.choice(SENTIMENTS),
+            START + timedelta(seconds=number / 10), version, endpoint="/predict/ab",
+            token_count=tokens, latency_ms=factor * numbers.uniform(0.9, 1.1) * (8 + 0.25 * tokens),
+        )  # fmt: skip
+
+    texts = [
+        made(number, version, slower if version == "v2" else 1.0)
+        for number in range(800) for version in VERSIONS
+    ]  # fmt: skip
+    await PredictionWriter(engine).write(texts, [])
+    policy = RolloutPolicy(ab_weights=Weights(v1=50, v2=50), guardrails=Guardrails())
+    record = PolicyRecord(1, START, "ana", "set", "half", policy)
+    query = evidence(record, START + timedelta(seconds=200))
+    found = await arm_metrics(Reader(engine), query, "v1", REVISIONS)
+    states = {result.name: result.state for result in evaluate("v1", Guardrails(), found)}
+    assert states["latency"] == state
 
 
 async def test_agreement_is_that_of_shadow_traffic_of_these_weights_since_the_step(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analytics import sql
+from analytics.arms import LATENCY_BIN
 from analytics.rollups import BINS, ENTROPY, MeasureName
 from analytics.tables import BUCKET_SECONDS
 from core.types import SENTIMENTS
@@ -18,6 +19,11 @@ def statement(name: str) -> str:
 @pytest.mark.parametrize("measure", BINS)
 def test_inserted_predictions_are_binned_as_the_rows_are(measure: MeasureName) -> None:
     assert f"{BINS[measure].sql(measure)} AS {measure}_bin" in statement("insert_predictions")
+
+
+def test_inserted_predictions_of_arms_are_binned_as_the_rows_are() -> None:
+    inserted = statement("insert_predictions").replace("( ", "(").replace(" )", ")")
+    assert f"{LATENCY_BIN} AS compared_latency_bin" in inserted
 
 
 def test_inserted_predictions_have_the_entropy_of_the_rows() -> None:
