@@ -82,7 +82,7 @@ def ship(
     """
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.log.rejected import REJECTED
-    from analytics.log.shipment import NoSpool, SpoolInUse, ship_folder
+    from analytics.log.shipment import KeyElsewhere, NoSpool, SpoolInUse, ship_folder
 
     settings = settings_for_databases()
     url, hash_keys = settings.sqlalchemy_url(), settings.hash_keys()
@@ -92,7 +92,7 @@ def ship(
             result = asyncio.run(
                 ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds, settings=settings)
             )
-    except (NoSpool, SpoolInUse) as error:
+    except (KeyElsewhere, NoSpool, SpoolInUse) as error:
         fail(str(error))
     except OSError as error:
         fail(f"{folder} cannot be shipped: {describe_error(error)}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
 
-from analytics.log.records import ComparisonRecord
+from analytics.log.records import ComparisonRecord, Entry, decode
 from analytics.log.rejected import REJECTED, count_rejected
+from analytics.log.seal import FILE as SEAL_FILE
+from analytics.log.seal import Seals
 from analytics.log.segments import segments
 from analytics.log.shipper import Shipper, Writer
 from analytics.log.shipper_supervisor import LOCK, FolderLock
@@ -20,8 +22,10 @@ from analytics.log.sinks.configured import Sinks
 from analytics.log.unshipped import Unshipped
 from analytics.log.writer import LogWriter
 from core.postgres import create_engine, describe_failure
+from core.private_files import open_regular
 from core.settings import Settings
 from core.types import Failure, Prediction, SinkName
+from core.unreadable import UNREADABLE
 
 # As the shipper of a service: a batch of a backlog takes a second or two.
 DATABASE_TIMEOUT_SECONDS = 60.0
@@ -30,6 +34,10 @@ POLL_SECONDS = 0.1
 
 class NoSpool(ValueError):
     """The folder is no spool, and has none in it."""
+
+
+class KeyElsewhere(ValueError):
+    """The key of a spool is not beside it, so that none of its lines could be stored."""
 
 
 class SpoolInUse(RuntimeError):
@@ -95,6 +103,27 @@ def spool_in(folder: Path) -> Path:
     raise NoSpool(f"{folder} is no spool: it has no segments, and no {LOCK}")
 
 
+def check_key(spool: Path) -> None:
+    """Check that at least one segment begins with a line that can be opened, if any has one.
+
+    Raises:
+        KeyElsewhere: all segments are sealed, by a key that is not there.
+    """
+    seals = Seals(spool)
+    found = [entry for segment in segments(spool) if (entry := _first_entry(segment)) is not None]
+    if found and not any(map(seals.can_open, found)):
+        raise KeyElsewhere(
+            f"{spool.parent / SEAL_FILE} is not there, or is the key of another spool: copy "
+            f"DATA_FOLDER/{SEAL_FILE} of the service that wrote {spool} there, and ship again"
+        )
+
+
+def _first_entry(segment: Path) -> Entry | None:
+    with suppress(OSError, *UNREADABLE), open(segment, "rb", opener=open_regular) as file:
+        return decode(file.readline())
+    return None
+
+
 async def ship_folder(
     folder: Path,
     database_url: URL,
@@ -111,6 +140,7 @@ async def ship_folder(
 
     Raises:
         NoSpool: the folder is no spool.
+        KeyElsewhere: no line of it could be stored, because its key is not beside it.
         SpoolInUse: a service ships it.
         OSError: the folder cannot be written to.
     """
@@ -121,6 +151,7 @@ async def ship_folder(
                 f"a running service ships {spool} and holds its {LOCK}; stop the service, or let "
                 "it ship"
             )
+        check_key(spool)
         rejected_before = count_rejected(spool)
         engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
         reading = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)

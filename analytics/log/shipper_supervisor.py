@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
+from analytics.log.seal import FILE as SEAL_FILE
 from analytics.log.segments import is_at, segments, try_lock
 from analytics.log.unshipped import Unshipped
 from core import metrics
@@ -68,10 +69,11 @@ class ShipperSupervisor(Background):
         if unshipped:
             logger.error(
                 "stopped with %d predictions left in %s: the next service with this folder ships "
-                "them, or `sentiment log ship %s`",
+                "them, or `sentiment log ship %s`; whoever moves it has to move %s too",
                 await asyncio.to_thread(Unshipped(self._folder).count),
                 self._folder,
                 self._folder,
+                self._folder.parent / SEAL_FILE,
             )
         return not unshipped
 

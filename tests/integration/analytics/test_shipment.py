@@ -20,6 +20,8 @@ from sqlalchemy import URL
 
 from analytics.log.records import ComparisonRecord, Entry, encode, to_record
 from analytics.log.rejected import REJECTED, set_aside
+from analytics.log.seal import FILE as SEAL_FILE
+from analytics.log.seal import Seal, SpoolSeal
 from analytics.log.segments import TEMP_SUFFIX, new_segment, segments, try_lock
 from analytics.log.shipment import NoSpool, Shipment, SpoolInUse, ship_folder
 from analytics.log.shipper_supervisor import LOCK, FolderLock, ShipperSupervisor
@@ -77,6 +79,38 @@ def run(folder: Path, url: URL, *options: str) -> Ended:
     database_url = url.render_as_string(hide_password=False)
     arguments = ("log", "ship", str(folder), *options)
     return run_here("scripts.cli", *arguments, DATABASE_URL=database_url)
+
+
+def sealed(seal: Seal, predictions: list[Prediction]) -> bytes:
+    return b"".join(
+        encode(Entry(seal.apply([prediction]), seal=seal.id)) for prediction in predictions
+    )
+
+
+def test_spool_without_its_key_is_shipped_once_the_key_is_beside_it(
+    tmp_path: Path, database_url: URL
+) -> None:
+    spool = tmp_path / "moved" / "spool"
+    seal = Seal(b"k" * 32)
+    write(spool, sealed(seal, records(3)))
+    for content in (None, b"another key".ljust(32)):
+        if content is not None:
+            (spool.parent / SEAL_FILE).write_bytes(content)
+        refused = run(spool, database_url)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"copy DATA_FOLDER/{SEAL_FILE}" in " ".join(refused.stderr.split())
+        assert not (spool / REJECTED).exists()
+    (spool.parent / SEAL_FILE).write_bytes(seal.key)
+    assert run(spool, database_url).returncode == 0
+    assert stored(database_url) == (3, 3, 3)
+
+
+def test_lines_of_a_lost_key_hold_up_no_others(tmp_path: Path, database_url: URL) -> None:
+    spool = tmp_path / "spool"
+    write(spool, sealed(Seal(b"l" * 32), records(2)))
+    write(spool, sealed(SpoolSeal(spool).current, records(3)))
+    shipped = ship(spool, database_url)
+    assert (shipped.stored, shipped.rejected) == (3, 2)
 
 
 # Each writes a spool, and returns what is to come of it: predictions in PostgreSQL; then stored,
@@ -402,5 +436,6 @@ async def test_drain_that_ends_too_soon_says_how_many_are_left_and_what_to_type(
     [line] = [record.getMessage() for record in caplog.records]
     assert line == (
         f"stopped with 123 predictions left in {tmp_path}: the next service with this folder ships "
-        f"them, or `sentiment log ship {tmp_path}`"
+        f"them, or `sentiment log ship {tmp_path}`; whoever moves it has to move "
+        f"{tmp_path.parent / SEAL_FILE} too"
     )
