@@ -279,18 +279,20 @@ class BoundedConnection(AnsweringConnection):
             self._go_on()
 
     def _parse(self, data: bytes) -> None:
-        for start in range(0, len(data), PIECE_BYTES):
+        parsed_bytes = 0
+        while parsed_bytes < len(data):
             if self.transport.is_closing() or self._last_answer is not None:
                 return
             if self.waits():
-                self._held = data[start:]
+                self._held = data[parsed_bytes:]
                 self.flow.pause_reading()
-                return
-            self._parse_piece(data[start : start + PIECE_BYTES])
-        if len(data) > PIECE_BYTES:
+                break
+            self._parse_piece(data[parsed_bytes : parsed_bytes + PIECE_BYTES])
+            parsed_bytes += PIECE_BYTES
+        if parsed_bytes > PIECE_BYTES:
             is_refused = self._reading is _Reading.BODY and self._is_answered()
             turns = self.refused_turns if is_refused else self.body_turns
-            self._wait(turns.wait_seconds(self.loop.time(), body_bytes=len(data)))
+            self._wait(turns.wait_seconds(self.loop.time(), body_bytes=parsed_bytes))
 
     def _parse_piece(self, piece: bytes) -> None:
         self._progress = False

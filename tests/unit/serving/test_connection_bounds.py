@@ -227,6 +227,15 @@ async def test_large_bodies_take_turns_on_all_connections(site: Site, answer: by
     assert time.monotonic() - began > shared
 
 
+async def test_bodies_that_are_sent_ahead_take_turns_too(site: Site) -> None:
+    body = b" " * 60_000
+    request = REFUSES + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    began = time.monotonic()
+    await answered_until_the_end(site, 100 * request + GET[:-2] + b"Connection: close\r\n\r\n")
+    shared = 90 * len(body) * SECONDS_PER_BYTE / SHARE - BURST_SECONDS
+    assert time.monotonic() - began > shared
+
+
 async def test_flood_of_refused_bodies_delays_no_body_that_is_read(site: Site) -> None:
     loop = asyncio.get_running_loop()
     Hurried.refused_turns.wait_seconds(loop.time(), body_bytes=10**12)
