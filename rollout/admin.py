@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -40,19 +40,11 @@ class Outcome:
     steps: Sequence[StepSensitivity] = ()  # of a dry run with a schedule
 
 
-class KnownModels:
-    """What the rollout has to know of the model stores; this one takes every tag as it is."""
+# Why no runner of a version could load a tag; None: one may.
+ModelProblem = Callable[[Version, str], Awaitable[str | None]]
 
-    async def exact_tag(self, version: Version, tag: str) -> str:  # noqa: ARG002
-        """The exact tag that a tag means now: the same model whenever a policy is restored.
 
-        Raises:
-            InvalidRequest: the tag is not exact, and the store is that of another machine.
-        """
-        return tag
-
-    async def problem(self, version: Version, tag: str) -> str | None:
-        """Why no runner of the version could load the exact tag; None: one may."""
+async def no_problem(_version: Version, _tag: str) -> None: ...
 
 
 class RolloutAdmin:
@@ -64,13 +56,13 @@ class RolloutAdmin:
         store: PolicyStore,
         controller: RolloutController,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        models: KnownModels | None = None,
+        model_problem: ModelProblem = no_problem,
     ) -> None:
         self._live = live
         self._store = store
         self._controller = controller
         self._clock = clock
-        self._models = models or KnownModels()
+        self._model_problem = model_problem
 
     async def change(
         self,
@@ -122,8 +114,6 @@ class RolloutAdmin:
     ) -> Outcome:
         """Set `tag` as the desired model of `version`; None stands for the configured model.
 
-        The policy names the model that `latest` means now: after the next import it means another.
-
         Raises:
             PolicyConflict: `base_version` is given and is no longer the active policy.
             InvalidRequest: the model is not in the store, so that no runner could load it.
@@ -132,8 +122,7 @@ class RolloutAdmin:
         before, now = self._live.record, self._clock()
         if base_version is not None and before.version != base_version:
             raise PolicyConflict(f"Policy {before.version} is active now, not {base_version}")
-        exact = tag and await self._models.exact_tag(version, tag)
-        policy = reloaded(before.policy, version, exact, before.version + 1, now)
+        policy = reloaded(before.policy, version, tag, before.version + 1, now)
         record = PolicyRecord(before.version + 1, now, author, "reload", reason, policy)
         return await self._commit(before, record, dry_run=False)
 
@@ -179,5 +168,5 @@ class RolloutAdmin:
             tag = after.desired_model(version).tag
             if tag is None or after.desired_model(version) == before.desired_model(version):
                 continue
-            if (problem := await self._models.problem(version, tag)) is not None:
+            if (problem := await self._model_problem(version, tag)) is not None:
                 raise invalid_field(field, problem)

@@ -73,14 +73,6 @@ def is_floating(tag: str) -> bool:
     return ":" not in tag or tag.endswith(":latest")
 
 
-def exact_tag(tag: str) -> str:
-    """The tag of the model that a tag means now; the tag itself if there is no such model."""
-    try:
-        return find_model(tag).tag
-    except bentoml.exceptions.NotFound:
-        return tag
-
-
 def models_of(tag: str) -> int:
     """How many models the store has of the tag's name."""
     return len(bentoml.models.list(tag.partition(":")[0]))

@@ -22,7 +22,7 @@ from runners.engines.choice import EngineUnavailable
 from runners.engines.fastest import find_fastest
 from runners.integrity import ModelDamaged
 from runners.loading import GoldenCheckFailed, Loaded, load
-from runners.model_store import exact_tag, is_floating, models_of
+from runners.model_store import is_floating, models_of
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -213,22 +213,17 @@ def slot_of(version: Version, settings: Settings) -> Slot:
 
     Raises the errors of `load`: without a model there is nothing to serve.
     """
-
     configured, chosen = settings.model_tag(version), chosen_model(version, settings)
-    if is_floating(configured) and chosen.read() is None and (models := models_of(configured)) > 1:
-        logger.warning(
-            "%s: nothing in DATA_FOLDER/models says which of %d models served before, so the "
-            "newest serves: %s; name another one in MODEL_%s",
-            version, models, exact_tag(configured), version.upper(),
-        )  # fmt: skip
+    is_first = is_floating(configured) and chosen.read() is None
 
     def load_tag(tag: str, check_golden_set: bool) -> Loaded:
         return load(tag, version, settings, check_golden_set=check_golden_set)
 
-    return Slot(
-        version,
-        configured,
-        chosen,
-        load_tag,
-        partial(find_fastest, settings=settings),
-    )
+    slot = Slot(version, configured, chosen, load_tag, partial(find_fastest, settings=settings))
+    if is_first and (models := models_of(configured)) > 1:
+        logger.warning(
+            "%s: nothing in DATA_FOLDER/models says which of %d models served before, so the "
+            "newest serves: %s; name another one in MODEL_%s",
+            version, models, slot.description.tag, version.upper(),
+        )  # fmt: skip
+    return slot

@@ -44,6 +44,7 @@ from rollout.store import PolicyStore
 from rollout.traffic import Traffic
 from runners.admission import QueueBounds, RecentCallers
 from runners.client import RunnerClient, have_room
+from runners.model_store import load_problem
 from runners.transport import RunnerApi
 from scoring.job_folders import JobFolders
 from scoring.job_room import JobRoom
@@ -51,7 +52,6 @@ from scoring.job_runner import JobRunner
 from scoring.job_store import JobStore
 from serving.cache_secret import FILE as CACHE_SECRET_FILE
 from serving.cache_secret import CacheSecret
-from serving.known_models import LocalModels
 from serving.pipeline import PredictionPipeline
 from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
@@ -87,6 +87,7 @@ class Container:
         local: Collection[Version],
     ) -> None:
         """`local` are the versions whose runners have the model store of this machine."""
+        self._local = local
         self.keys = keys
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
@@ -195,7 +196,7 @@ class Container:
             self._revisions,
         )
         self.rollout = RolloutAdmin(
-            self.live_policy, policies, self.rollout_controller, models=LocalModels(local)
+            self.live_policy, policies, self.rollout_controller, model_problem=self._model_problem
         )
         self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
@@ -266,6 +267,10 @@ class Container:
     def _set_desired_models(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
             runner.set_desired(policy.desired_model(version), as_of)
+
+    async def _model_problem(self, version: Version, tag: str) -> str | None:
+        # A runner on another machine has a store of its own.
+        return await asyncio.to_thread(load_problem, tag) if version in self._local else None
 
     def _is_held(self, version: Version, desired: DesiredModel) -> bool:
         description = self.runners[version].last_description

@@ -178,6 +178,22 @@ async def test_choice_is_ignored_once_the_configured_model_changes(
     await assert_answers_by(slot, TAGS["v1"])
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_first_start_with_several_models_names_the_one_that_it_took(
+    store: Path, settings: Settings, caplog: pytest.LogCaptureFixture, *, is_kept: bool
+) -> None:
+    """Without what DATA_FOLDER keeps, `latest` may be an import that nobody has judged."""
+    if not is_kept:
+        shutil.rmtree(settings.data_folder / "models")
+    name, _, revision = TAGS["promoted"].partition(":")
+    (store / name / "latest").write_text(revision, encoding="utf-8")
+    slot = slot_of("v2", settings)
+    slot.close()
+    assert slot.description.tag == TAGS["promoted"]
+    said = f"which of 2 models served before, so the newest serves: {TAGS['promoted']}"
+    assert (said in caplog.text) is not is_kept
+
+
 async def assert_answers_by(slot: Slot, tag: str) -> None:
     try:
         [answer] = await slot.batcher.classify([TEXT], timeout_seconds=10, lane="interactive")

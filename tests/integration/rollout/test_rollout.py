@@ -22,7 +22,7 @@ from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, Pol
 from core.postgres import create_engine
 from core.request_context import RequestContext, enter
 from core.types import VERSIONS, DesiredModel, Version
-from rollout.admin import KnownModels, RolloutAdmin
+from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
 from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
@@ -42,19 +42,6 @@ CONFIGURED = PolicyRecord(0, NOW, "settings", "set", "as configured", RolloutPol
 STEPS = Schedule(steps=(5, 50), hold_seconds=60)
 
 
-class SavedModels(KnownModels):
-    """`latest` is the last of `saved`."""
-
-    def __init__(self) -> None:
-        self.saved = ["m:2"]
-
-    async def exact_tag(self, version: Version, tag: str) -> str:  # noqa: ARG002
-        return self.saved[-1] if tag == "m:latest" else tag
-
-    async def problem(self, version: Version, tag: str) -> str | None:
-        return None if tag in self.saved else f"{version} has no {tag}"
-
-
 @dataclass
 class Machine:
     """The rollout of one API process, with metrics that the test sets."""
@@ -66,7 +53,7 @@ class Machine:
     queries: list[EvidenceQuery] = field(default_factory=list)
     desired: list[DesiredModel] = field(default_factory=list)
     confirmed: DesiredModel | None = None
-    models: SavedModels = field(default_factory=SavedModels)
+    saved: set[str] = field(default_factory=lambda: {"m:2"})
 
     def __post_init__(self) -> None:
         self.store = PolicyStore(self.engine)
@@ -78,8 +65,11 @@ class Machine:
             self.live, self.store, self.measure, lambda: {"v1": "r1", "v2": "r2"}
         )
         self.admin = RolloutAdmin(
-            self.live, self.store, self.controller, lambda: self.now, self.models
+            self.live, self.store, self.controller, lambda: self.now, self.model_problem
         )
+
+    async def model_problem(self, version: Version, tag: str) -> str | None:
+        return None if tag in self.saved else f"{version} has no {tag}"
 
     def on_policy(self, policy: RolloutPolicy, as_of: float) -> None:
         assert as_of <= time.monotonic()
@@ -254,15 +244,6 @@ async def test_history_of_many_overrides_comes_in_small_pages(machine: Machine) 
     assert max(sizes) < 4_000_000
 
 
-async def test_policy_that_is_restored_has_the_model_that_latest_meant(machine: Machine) -> None:
-    await machine.admin.reload("v2", "m:latest", base_version=0, author="ana", reason="new weights")
-    assert machine.live.record.policy.models.v2 == "m:2"
-    machine.models.saved.append("m:3")
-    await machine.admin.reload("v2", "m:latest", base_version=1, author="ana", reason="newer ones")
-    await machine.admin.change("roll_back", base_version=2, author="x", reason="y", to_version=1)
-    assert machine.live.record.policy.models.v2 == "m:2"
-
-
 async def test_model_that_is_not_saved_leaves_no_policy_behind(machine: Machine) -> None:
     admin = machine.admin
     with pytest.raises(InvalidRequest, match="tag: v2 has no m:9"):
@@ -270,7 +251,7 @@ async def test_model_that_is_not_saved_leaves_no_policy_behind(machine: Machine)
     assert (machine.live.version, machine.desired[-1:]) == (0, [DesiredModel(None, 0)])
     await admin.reload("v2", "m:2", base_version=None, author="ana", reason="new weights")
     await admin.reload("v2", None, base_version=None, author="ana", reason="the old ones")
-    machine.models.saved.clear()
+    machine.saved.clear()
     # A model that was deleted meanwhile cannot be rolled back to.
     with pytest.raises(InvalidRequest, match="to_version: v2 has no m:2"):
         await admin.change("roll_back", base_version=2, author="x", reason="y", to_version=1)

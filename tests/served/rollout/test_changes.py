@@ -84,15 +84,6 @@ async def test_no_request_fails_while_policies_and_models_change(
     assert sum(entry["action"] == "reload" for entry in entries) >= reloads
 
 
-async def test_policy_names_the_model_that_latest_means_now(admin: Admin, tags: Tags) -> None:
-    await admin.reload("v2", "sentiment-distilbert-v2:latest")
-    status = await admin.status()
-    assert status["policy"]["models"]["v2"] == tags.mistaken  # which was made last
-    await admin.model_when(
-        "v2", lambda sent: sent["observed_generation"] == status["policy_version"]
-    )
-
-
 async def test_absent_model_is_refused_and_leaves_no_policy(
     admin: Admin, client: httpx.AsyncClient
 ) -> None:
