@@ -275,7 +275,14 @@ def _dialler(url: str, key: str | None) -> Callable[[RunnerStream], Awaitable[No
     async def dial(stream: RunnerStream) -> None:
         loop = asyncio.get_running_loop()
         if is_local:
-            transport, _ = await loop.create_unix_connection(lambda: stream, unquote(parts.path))
+            path = unquote(parts.path)
+            try:
+                transport, _ = await loop.create_unix_connection(lambda: stream, path)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"{path} is gone. If something emptied the folder of temporary files, restart "
+                    "the service"
+                ) from error
         else:
             is_tls = parts.scheme == "https"
             transport, _ = await loop.create_connection(

@@ -145,6 +145,13 @@ async def test_caller_that_hangs_up_gets_nothing_computed(host: Host, runner: St
     assert await classify(runner) == [ONE]
 
 
+async def test_socket_that_is_gone_is_named_with_the_cure(tmp_path: Path) -> None:
+    runner = StreamRunner(f"file://{tmp_path}/gone.sock")
+    with pytest.raises(StreamLost, match=rf"{tmp_path}/gone.sock is gone.*restart the service"):
+        await classify(runner)
+    await runner.close()
+
+
 async def test_host_that_stops_answers_what_it_has_and_takes_no_more(host: Host) -> None:
     async with host.running() as url:
         runner = StreamRunner(url)
