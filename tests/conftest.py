@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +28,7 @@ from migrations.upgrade import upgrade
 from serving.embedded.redis import embedded_redis
 from tests.clusters import MIGRATED, postgres_in
 from tests.database import run_sql
+from tests.reused_database import ReusedDatabase
 from tests.run import END_SECONDS, TestRun, Turns, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
 from tests.served.hosts import RUNNERS, Hosts, hosts_in
@@ -291,13 +291,18 @@ def named_database(template_database: URL) -> Callable[[str], URL]:
     return make
 
 
+@pytest.fixture(scope="session")
+def reused_database(template_database: URL) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(template_database, MIGRATED)
+    yield reused
+    reused.drop()
+
+
 @pytest.fixture
-def database_url(template_database: URL) -> Iterator[URL]:
-    """A fresh, migrated database for one test."""
-    name = f"test_{uuid4().hex}"
-    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
-    yield template_database.set(database=name)
-    run_sql(template_database, f"DROP DATABASE {name} WITH (FORCE)")
+def database_url(reused_database: ReusedDatabase) -> Iterator[URL]:
+    """A migrated database, as if it were new, for one test."""
+    yield reused_database.take()
+    reused_database.give_back()
 
 
 @pytest.fixture

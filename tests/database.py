@@ -16,17 +16,21 @@ def run_sql(url: URL, statement: str) -> None:
     fetch(url, statement)
 
 
+async def connect(url: URL) -> asyncpg.Connection:
+    return await asyncpg.connect(
+        host=str(url.query["host"]),
+        port=int(str(url.query.get("port", DEFAULT_PORT))),
+        user=url.username,
+        password=url.password,
+        database=url.database,
+    )
+
+
 def fetch(url: URL, statement: str) -> list[dict[str, Any]]:
     """The rows of one statement."""
 
     async def run() -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(
-            host=str(url.query["host"]),
-            port=int(str(url.query.get("port", DEFAULT_PORT))),
-            user=url.username,
-            password=url.password,
-            database=url.database,
-        )
+        connection = await connect(url)
         try:
             return [dict(row) for row in await connection.fetch(statement)]
         finally:
