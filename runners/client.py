@@ -32,6 +32,8 @@ DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
+# A runner that cannot load the model of the policy in this time answers with the one that it has.
+SETTLE_SECONDS = 60.0
 # Of a request of many tokens: one piece is computed while another waits.
 SENDERS = 2
 
@@ -53,14 +55,22 @@ class RunnerClient(Background):
         *,
         timeout_seconds: float,
         recent: RecentCallers | None = None,
+        follows_policy: bool = False,
     ) -> None:
-        """`bounds` and `recent` are those of this process; `timeout_seconds` caps deadlines."""
+        """`bounds` and `recent` are those of this process; `timeout_seconds` caps deadlines.
+
+        With `follows_policy` no call is sent before `set_desired` was called, and while the runner
+        has yet to load the model of the policy after a start without what it had saved.
+        """
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
         # By time.monotonic; None while it answers.
         self._down_since: float | None = None
         self._desired = DesiredState()
+        self._follows_policy = follows_policy
+        self._is_settled = asyncio.Event()
+        self._unsettled_since: float | None = None
         self._is_described = asyncio.Event()
         self._refresh_now = asyncio.Event()
         self._runner = runner
@@ -204,6 +214,7 @@ class RunnerClient(Background):
     async def _send(
         self, texts: Sequence[str], tokens: int, lane: Lane, long_text: LongText
     ) -> list[Classification]:
+        await self._wait_until_settled()
         started = time.perf_counter()
         results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
         self._down_since = None
@@ -212,6 +223,20 @@ class RunnerClient(Background):
             self._refresh_now.set()
         self._admission.throughput.add(tokens, time.perf_counter() - started)
         return results
+
+    async def _wait_until_settled(self) -> None:
+        if self._is_settled.is_set() or not self._follows_policy:
+            return
+        try:
+            async with asyncio.timeout(self._deadline_seconds()):
+                await self._is_settled.wait()
+        except TimeoutError as error:
+            lacks = (
+                "is still loading"
+                if self.last_description is None
+                else ("has yet to load the model of the rollout policy")
+            )
+            raise RunnerUnavailable(f"Model {self.version} {lacks}") from error
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:
         """Have every host of the runner hold this model, also after a restart.
@@ -241,16 +266,36 @@ class RunnerClient(Background):
             raise
         else:
             self._apply(description)
-            if not self.ready:
+            is_ready = self._settle(description)
+            if is_ready and not self.ready:
                 logger.info(
                     "runner %s is ready: model %s on %s, on %s",
                     self.version, description.tag, description.engine,
                     counted(description.hosts, "host"),
                 )  # fmt: skip
-            self.ready = True
+            self.ready = is_ready
             self._down_since = None
         # Set each time: of the values that the worker processes report, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
+
+    def _settle(self, description: RunnerDescription) -> bool:
+        """Whether calls may be sent; those that wait are, if they may."""
+        if not self._follows_policy or self._desired.is_settled(description):
+            self._unsettled_since = None
+            self._is_settled.set()
+            return True
+        now = time.monotonic()
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+            logger.info(
+                "runner %s holds %s, and answers once it has the model of the rollout policy",
+                self.version, description.tag,
+            )  # fmt: skip
+        if now - self._unsettled_since > SETTLE_SECONDS:
+            self._is_settled.set()
+        else:
+            self._is_settled.clear()
+        return self._is_settled.is_set()
 
     def _apply(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

@@ -24,6 +24,8 @@ class DesiredState:
         self._has_observed = False
         self._latest: tuple[int, str | None] = (0, None)
         self._latest_since = -math.inf
+        # Whether the database named no model while the runner held the configured one.
+        self._configured_is_right = False
 
     def set(self, desired: DesiredModel, as_of: float) -> bool:
         """Set the model; returns whether it is another one than before.
@@ -34,10 +36,12 @@ class DesiredState:
         is_changed = desired != self._desired
         self._desired = desired
         self._has_observed &= not is_changed
+        self._configured_is_right |= desired.generation == 0 and as_of > -math.inf
         return is_changed
 
     def note(self, description: RunnerDescription) -> None:
         """Note what the runner says of itself now."""
+        self._configured_is_right &= description.observed_generation == 0
         loading = description.loading
         tag = description.tag if loading is None else loading.tag
         latest = description.latest_generation, tag
@@ -45,6 +49,17 @@ class DesiredState:
             self._latest = latest
             self._latest_since = time.monotonic()
         self._has_observed |= self._desired is not None and description.has_observed(self._desired)
+
+    def is_settled(self, description: RunnerDescription) -> bool:
+        """Whether the runner may answer with the model that it holds.
+
+        One that begins without what it had saved holds the configured model, which may be the
+        newest import, until it has loaded the model of the policy or refused it.
+        """
+        if self._desired is None:
+            return False
+        is_blank = description.observed_generation == 0 < self._desired.generation
+        return not is_blank or self._configured_is_right
 
     def to_request(self, description: RunnerDescription) -> DesiredModel | None:
         """The model to request from a runner with this description, if any."""

@@ -179,6 +179,7 @@ class Container:
                 bounds,
                 timeout_seconds=settings.request_timeout_seconds,
                 recent=recent_callers,
+                follows_policy=True,
             )
             for version, runner in runners.items()
         }

@@ -31,6 +31,9 @@ class FakeBackend:
         self.lanes: list[Lane] = []
         self.timeouts: list[float] = []
         self.requested: list[DesiredModel] = []
+        # It has not loaded what was requested, and has saved nothing.
+        self.is_blank = False
+        self.load_error: str | None = None
 
     async def classify(
         self,
@@ -65,13 +68,16 @@ class FakeBackend:
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
-        observed = self.requested[-1] if self.requested else DesiredModel(None, 0)
+        observed = DesiredModel(None, 0)
+        if self.requested and not self.is_blank:
+            observed = self.requested[-1]
         return runner_description(
             revision=self.revision,
             engine=self.engine,
             tokens_per_second=self.tokens_per_second,
             observed_generation=observed.generation,
             tag=observed.tag or "configured:1",
+            load_error=self.load_error,
         )
 
 

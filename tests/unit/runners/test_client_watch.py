@@ -14,7 +14,7 @@ from core.errors import RunnerUnavailable
 from core.types import DesiredModel
 from runners.client import MOST_NAMED, READY_POLL_SECONDS, RunnerClient
 from tests.unit.fakes import counter, runner_description
-from tests.unit.runners.backends import FakeBackend, classify, client, until
+from tests.unit.runners.backends import BOUNDS, WAIT_SECONDS, FakeBackend, classify, client, until
 
 
 @pytest.fixture
@@ -254,3 +254,69 @@ async def test_unexpected_error_of_the_watch_is_counted_and_ends_with_its_cause(
     backend.error = None
     await until(lambda: runner.ready)
     await runner.stop()
+
+
+BLANK, HELD = DesiredModel(None, 0), DesiredModel("m:7", 3)
+
+
+async def following(backend: FakeBackend) -> RunnerClient:
+    """A client that follows the policy, as its first refresh leaves it."""
+    runner = RunnerClient("v1", backend, BOUNDS, timeout_seconds=WAIT_SECONDS, follows_policy=True)
+    await runner.refresh()
+    return runner
+
+
+async def test_runner_without_what_it_had_saved_answers_once_it_has_the_model_of_the_policy(
+    backend: FakeBackend,
+) -> None:
+    backend.is_blank = True
+    runner = await following(backend)
+    assert not runner.ready  # nobody has said which model it should have
+    call = asyncio.create_task(classify(runner, ["a text"]))
+    runner.set_desired(HELD, time.monotonic())
+    for _ in range(2):
+        await runner.refresh()
+        assert not runner.ready
+    assert (backend.calls, backend.requested[:1]) == ([], [HELD])
+    backend.is_blank = False
+    await runner.refresh()
+    assert runner.ready
+    await call
+    backend.is_blank = True  # it begins anew, and its folder is gone
+    await runner.refresh()
+    assert not runner.ready
+
+
+async def test_runner_goes_on_answering_while_it_loads_the_first_model_of_a_policy(
+    backend: FakeBackend,
+) -> None:
+    runner = await following(backend)
+    runner.set_desired(BLANK, time.monotonic())
+    await runner.refresh()
+    assert runner.ready
+    backend.is_blank = True
+    runner.set_desired(HELD, -math.inf)  # as this process was asked to
+    await runner.refresh()
+    assert runner.ready
+    await classify(runner, ["a text"])
+
+
+async def test_runner_that_refuses_the_model_of_the_policy_answers_with_its_own(
+    backend: FakeBackend,
+) -> None:
+    backend.load_error = "m:7: gone"
+    runner = await following(backend)
+    runner.set_desired(HELD, time.monotonic())
+    await runner.refresh()
+    assert runner.ready
+
+
+async def test_policy_that_could_not_be_read_holds_up_no_answer(backend: FakeBackend) -> None:
+    runner = await following(backend)
+    runner.set_desired(BLANK, -math.inf)
+    await runner.refresh()
+    assert runner.ready
+    backend.is_blank = True
+    runner.set_desired(HELD, time.monotonic())  # PostgreSQL is back, and names another model
+    await runner.refresh()
+    assert not runner.ready
