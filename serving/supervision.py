@@ -132,10 +132,7 @@ def _make(
         metrics.merge_dead({process for _, process in workers})
         # Last: the check waits for the ended ones, and nothing is known of them any more.
         ends.tell(
-            (watcher.name, process)
-            for watcher in watchers
-            if watcher.is_active()
-            for process in watcher.processes
+            {watcher.name: [*watcher.processes] for watcher in watchers if watcher.is_active()}
         )
         return _check_if_idle(check)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 logger = logging.getLogger("bentoml.sentiment")
@@ -17,20 +17,27 @@ class WorkerEnds:
 
     def __init__(self) -> None:
         self._told: set[int] = set()
+        # The workers of the call before, by the number of their process.
+        self._known: dict[int, str] = {}
 
-    def tell(self, workers: Iterable[tuple[str, int]]) -> None:
-        """Log the ends of `workers`, each a name and the number of a child process.
+    def tell(self, workers: Mapping[str, Iterable[int]]) -> None:
+        """Log the ends of `workers`: child processes by the name of what starts them again.
 
-        The children remain for whoever waits for them.
+        The children remain for whoever waits for them. A worker that is no longer among them and
+        was not waited for ended while the process manager looked, which then waits for it never.
         """
+        now = {process: name for name, processes in workers.items() for process in processes}
+        dropped = {process: name for process, name in self._known.items() if name in workers}
         ended = set()
-        for name, process in workers:
+        for process, name in (dropped | now).items():
             with suppress(ChildProcessError):  # somebody waited for it meanwhile
                 if (end := _end_of(process)) is not None:
                     ended.add(process)
                     if process not in self._told:
                         logger.error("%s (process %d) %s: it is started again", name, process, end)
-        self._told = ended
+                    if process not in now:
+                        os.waitpid(process, os.WNOHANG)
+        self._told, self._known = ended, now
 
 
 def _end_of(process: int) -> str | None:

@@ -47,7 +47,9 @@ SELECT md5(concat_ws(E'\\n',
     (SELECT string_agg(concat_ws(' ', oid, typname, typowner), ',' ORDER BY oid) FROM pg_type
         WHERE oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'),
     (SELECT string_agg(concat_ws(' ', oid, extname), ',' ORDER BY oid) FROM pg_extension),
-    (SELECT string_agg(concat_ws(' ', stxname, stxowner), ',') FROM pg_statistic_ext)
+    (SELECT string_agg(concat_ws(' ', stxname, stxowner), ',') FROM pg_statistic_ext),
+    (SELECT string_agg(concat_ws(' ', classoid, objoid, objsubid, description), ','
+        ORDER BY classoid, objoid, objsubid) FROM pg_description WHERE objoid >= 16384)
 ))
 """
 _RELATIONS = """

@@ -57,6 +57,7 @@ def test_rows_and_tables_of_a_test_are_taken_back(reused: ReusedDatabase, change
         "CREATE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1",
         "GRANT SELECT ON feedback TO PUBLIC",
         "CREATE SCHEMA other",
+        "COMMENT ON TABLE alembic_version IS NULL",
         "ALTER TABLE predictions ALTER COLUMN text SET STATISTICS 1",
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -24,8 +25,35 @@ def told(
     ends: WorkerEnds, workers: Sequence[subprocess.Popen[bytes]], caplog: pytest.LogCaptureFixture
 ) -> list[str]:
     caplog.clear()
-    ends.tell(("sentiment", worker.pid) for worker in workers)
+    ends.tell({"sentiment": [worker.pid for worker in workers]})
     return [record.getMessage() for record in caplog.records]
+
+
+def test_end_of_a_worker_that_the_manager_dropped_unseen_is_told_and_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "bentoml.sentiment")
+    ends, killed = WorkerEnds(), python("import signal; signal.pause()")
+    assert told(ends, [killed], caplog) == []
+    os.kill(killed.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    [line] = told(ends, [], caplog)
+    assert line.startswith(f"sentiment (process {killed.pid}) was killed (SIGKILL")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(killed.pid, os.WNOHANG)
+    assert told(ends, [], caplog) == []
+    killed.wait()
+
+
+def test_end_of_a_worker_that_was_stopped_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "bentoml.sentiment")
+    ends, stopped = WorkerEnds(), python("import signal; signal.pause()")
+    assert told(ends, [stopped], caplog) == []
+    stopped.terminate()
+    os.waitid(os.P_PID, stopped.pid, os.WEXITED | os.WNOWAIT)
+    ends.tell({})
+    assert caplog.messages == []
+    assert stopped.wait() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
