@@ -111,6 +111,11 @@ def ship(
         )
     if result.reason:
         note(f"{result.segments_left} segments are left: {result.reason}")
+    if result.other_database:
+        note(
+            f"what waited in {result.folder} may be of a service that stored in another database, "
+            f"{result.other_database}"
+        )
     for name in result.other_sinks:
         note(f"the sink {name} is not configured here: what it lacks waits in the spool")
     for sink, left in result.sinks_left.items():

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.log.destination import Destination, destination_of, note, noted
 from analytics.log.records import ComparisonRecord, Entry, decode
 from analytics.log.rejected import REJECTED, count_rejected
 from analytics.log.seal import FILE as SEAL_FILE
@@ -21,7 +23,8 @@ from analytics.log.shipper_supervisor import LOCK, FolderLock
 from analytics.log.sinks.configured import Sinks
 from analytics.log.unshipped import Unshipped
 from analytics.log.writer import LogWriter
-from core.postgres import create_engine, describe_failure
+from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+from core.printable import printable
 from core.private_files import open_regular
 from core.settings import Settings
 from core.types import Failure, Prediction, SinkName
@@ -57,6 +60,7 @@ class Shipment:
     reason: str | None  # why segments are left
     sinks_left: Mapping[SinkName, int]  # predictions that each sink does not have
     other_sinks: Sequence[str]  # of the service with this spool: what they lack waits for it
+    other_database: str | None  # where those before these may have been stored
 
 
 class _WatchedWriter:
@@ -152,7 +156,7 @@ async def ship_folder(
                 "it ship"
             )
         check_key(spool)
-        rejected_before = count_rejected(spool)
+        rejected_before, noted_before = count_rejected(spool), noted(spool)
         engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
         reading = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
         sinks = None if settings is None else Sinks(settings, spool, reading, keeps_others=True)
@@ -160,6 +164,7 @@ async def ship_folder(
         text_days = 0 if settings is None else settings.text_retention_days
         writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox, text_days=text_days))
         try:
+            await _note_destination(engine, spool)
             await _ship(spool, writer, wait_seconds)
             if sinks is not None:
                 sinks.start()
@@ -179,7 +184,22 @@ async def ship_folder(
             reason=_reason(writer, wait_seconds) if waiting else None,
             sinks_left={} if sinks is None else sinks.waiting,
             other_sinks=[] if sinks is None else sorted(sinks.others),
+            other_database=_other(noted_before, noted(spool)),
         )
+
+
+async def _note_destination(engine: AsyncEngine, spool: Path) -> None:
+    """Note where the spool's predictions go."""
+    with suppress(*DATABASE_FAILURES):
+        async with engine.connect() as connection:
+            destination = await destination_of(connection)
+        if destination is not None:
+            await asyncio.to_thread(note, spool, destination)
+
+
+def _other(before: Destination | None, now: Destination | None) -> str | None:
+    is_other = before is not None and now is not None and before.id != now.id
+    return printable(before.address) if before is not None and is_other else None
 
 
 async def _ship(spool: Path, writer: _WatchedWriter, wait_seconds: float) -> None:

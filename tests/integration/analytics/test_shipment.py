@@ -18,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import URL
 
+from analytics.log.destination import Destination, note
 from analytics.log.records import ComparisonRecord, Entry, encode, to_record
 from analytics.log.rejected import REJECTED, set_aside
 from analytics.log.seal import FILE as SEAL_FILE
@@ -103,6 +104,18 @@ def test_spool_without_its_key_is_shipped_once_the_key_is_beside_it(
     (spool.parent / SEAL_FILE).write_bytes(seal.key)
     assert run(spool, database_url).returncode == 0
     assert stored(database_url) == (3, 3, 3)
+
+
+def test_spool_of_another_database_is_shipped_with_a_warning(
+    tmp_path: Path, database_url: URL
+) -> None:
+    spool = tmp_path / "spool"
+    write(spool, lines(records(2)))
+    note(spool, Destination("7/5", "postgresql://elsewhere/reviews"))
+    shipped = run(spool, database_url)
+    assert shipped.returncode == 0
+    assert "stored in another database, postgresql://elsewhere/reviews" in shipped.stderr
+    assert stored(database_url) == (2, 2, 2)
 
 
 def test_lines_of_a_lost_key_hold_up_no_others(tmp_path: Path, database_url: URL) -> None:
@@ -266,6 +279,7 @@ def test_counts_are_printed_as_json(database_url: URL, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         "folder": str(tmp_path), "stored": 7, "rejected": 0, "left": 0, "segments_left": 0,
         "rejected_lines": 0, "reason": None, "sinks_left": {}, "other_sinks": [],
+        "other_database": None,
     }  # fmt: skip
 
 
