@@ -35,10 +35,10 @@ _OUTCOME = literal_column(
     Integer,
 )
 # `compared_latency_ms` as a PostgreSQL expression.
-COMPARED_LATENCY = (
+_COMPARED_LATENCY = (
     f"(latency_ms::double precision * {COMPARED_TOKENS} / greatest(token_count, {COMPARED_TOKENS}))"
 )
-LATENCY_BIN = BINS["latency_ms"].sql(COMPARED_LATENCY)
+LATENCY_BIN = BINS["latency_ms"].sql(_COMPARED_LATENCY)
 _LATENCY = literal_column(
     f"arm_group * {LATENCY_CELLS} + {LATENCY_BIN} + {LATENCY_OFFSET}", Integer
 )

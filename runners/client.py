@@ -70,6 +70,8 @@ class RunnerClient(Background):
         self._desired = DesiredState()
         self._follows_policy = follows_policy
         self._is_settled = asyncio.Event()
+        if not follows_policy:
+            self._is_settled.set()
         self._unsettled_since: float | None = None
         self._is_described = asyncio.Event()
         self._refresh_now = asyncio.Event()
@@ -225,18 +227,16 @@ class RunnerClient(Background):
         return results
 
     async def _wait_until_settled(self) -> None:
-        if self._is_settled.is_set() or not self._follows_policy:
+        if self._is_settled.is_set():
             return
         try:
             async with asyncio.timeout(self._deadline_seconds()):
                 await self._is_settled.wait()
         except TimeoutError as error:
-            lacks = (
-                "is still loading"
-                if self.last_description is None
-                else ("has yet to load the model of the rollout policy")
-            )
-            raise RunnerUnavailable(f"Model {self.version} {lacks}") from error
+            self.description()  # raises if the runner has never answered
+            raise RunnerUnavailable(
+                f"Model {self.version} has yet to load the model of the rollout policy"
+            ) from error
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:
         """Have every host of the runner hold this model, also after a restart.

@@ -68,14 +68,10 @@ def is_newest(tag: str, version: Version) -> bool:
     return tag == f"{model_name(version)}:latest"
 
 
-def is_floating(tag: str) -> bool:
-    """Whether a tag means another model after the next import."""
-    return ":" not in tag or tag.endswith(":latest")
-
-
-def models_of(tag: str) -> int:
-    """How many models the store has of the tag's name."""
-    return len(bentoml.models.list(tag.partition(":")[0]))
+def candidates(tag: str) -> int:
+    """How many models of the store a tag has meant or will mean: of an exact tag, one."""
+    name, _, version = tag.partition(":")
+    return len(bentoml.models.list(name)) if version in ("", "latest") else 1
 
 
 def find_model(tag: str) -> SavedModel:

@@ -22,7 +22,7 @@ from runners.engines.choice import EngineUnavailable
 from runners.engines.fastest import find_fastest
 from runners.integrity import ModelDamaged
 from runners.loading import GoldenCheckFailed, Loaded, load
-from runners.model_store import is_floating, models_of
+from runners.model_store import candidates
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -72,7 +72,9 @@ class Slot:
         self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
         self.description: RunnerDescription
-        choice = chosen.read() or Choice(DesiredModel(None, 0))
+        kept = chosen.read()
+        self.is_first = kept is None  # nothing says which model served before
+        choice = kept or Choice(DesiredModel(None, 0))
         (description, self.batcher), load_error = self._load_first(choice.tags(configured))
         generation = choice.desired.generation
         self._describe(description, observed_generation=generation, load_error=load_error)
@@ -213,14 +215,19 @@ def slot_of(version: Version, settings: Settings) -> Slot:
 
     Raises the errors of `load`: without a model there is nothing to serve.
     """
-    configured, chosen = settings.model_tag(version), chosen_model(version, settings)
-    is_first = is_floating(configured) and chosen.read() is None
+    configured = settings.model_tag(version)
 
     def load_tag(tag: str, check_golden_set: bool) -> Loaded:
         return load(tag, version, settings, check_golden_set=check_golden_set)
 
-    slot = Slot(version, configured, chosen, load_tag, partial(find_fastest, settings=settings))
-    if is_first and (models := models_of(configured)) > 1:
+    slot = Slot(
+        version,
+        configured,
+        chosen_model(version, settings),
+        load_tag,
+        partial(find_fastest, settings=settings),
+    )
+    if slot.is_first and (models := candidates(configured)) > 1:
         logger.warning(
             "%s: nothing in DATA_FOLDER/models says which of %d models served before, so the "
             "newest serves: %s; name another one in MODEL_%s",

@@ -246,7 +246,7 @@ class BoundedConnection(AnsweringConnection):
             self._go_on()
         if self._half_closed and not self._is_answering():
             self.transport.close()
-        elif self._reading is _Reading.BODY and self._is_answered():
+        elif self._drops_body():
             if self.expect_100_continue:  # the client will not send the body
                 self.transport.close()
             else:
@@ -263,6 +263,10 @@ class BoundedConnection(AnsweringConnection):
     def waits(self) -> bool:
         """Whether what comes has to wait: for an earlier request, or for its turn."""
         return bool(self.pipeline) or self._turn is not None
+
+    def _drops_body(self) -> bool:
+        """Whether what comes is of a body whose request is answered: nobody reads it."""
+        return self._reading is _Reading.BODY and self._is_answered()
 
     def _go_on(self) -> None:
         # After an answer, what came of a body before it is read by nobody.
@@ -290,8 +294,7 @@ class BoundedConnection(AnsweringConnection):
             self._parse_piece(data[parsed_bytes : parsed_bytes + PIECE_BYTES])
             parsed_bytes += PIECE_BYTES
         if parsed_bytes > PIECE_BYTES:
-            is_refused = self._reading is _Reading.BODY and self._is_answered()
-            turns = self.refused_turns if is_refused else self.body_turns
+            turns = self.refused_turns if self._drops_body() else self.body_turns
             self._wait(turns.wait_seconds(self.loop.time(), body_bytes=parsed_bytes))
 
     def _parse_piece(self, piece: bytes) -> None:
@@ -351,7 +354,7 @@ class BoundedConnection(AnsweringConnection):
         if self._progress:
             self._bytes_without_progress = 0
         is_unwanted = self._reading is not _Reading.HEADERS and self._is_answered()
-        if is_unwanted and self._reading is _Reading.BODY:
+        if self._drops_body():
             self._unwanted_bytes += length
         too_long = self._bytes_without_progress > MAX_HEADER_BYTES
         if is_unwanted and (too_long or self._unwanted_bytes > DRAIN_BYTES):
@@ -376,9 +379,7 @@ class BoundedConnection(AnsweringConnection):
     def _time_out(self) -> None:
         self._timer = None
         waits = self.flow.read_paused  # it is not the client who is slow
-        if self._reading is _Reading.FIRST or (
-            self._reading is _Reading.BODY and self._is_answered()
-        ):
+        if self._reading is _Reading.FIRST or self._drops_body():
             self.transport.close()
         elif self._reading is _Reading.HEADERS and not waits:
             metrics.timed_out_requests.labels("headers").inc()

@@ -9,7 +9,7 @@ from core.settings import Settings
 from core.types import Version
 from runners.chosen_model import chosen_model
 from runners.integrity import differences
-from runners.model_store import SavedModel, find_model, is_floating, is_newest, models_of
+from runners.model_store import SavedModel, candidates, find_model, is_newest
 
 
 class _Unusable(RuntimeError):
@@ -39,7 +39,7 @@ def _state(version: Version, settings: Settings) -> str:
             return "not saved yet; `make serve` saves the starter model"
         raise _Unusable(reason)
     state = f"{model.tag} on {_try_engine(model, settings)}"
-    if choice is None and is_floating(configured) and (models := models_of(configured)) > 1:
+    if choice is None and (models := candidates(configured)) > 1:
         state += f", the newest of {models}: nothing says which served before"
     return state
 

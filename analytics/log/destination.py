@@ -71,12 +71,21 @@ def noted(folder: Path) -> Destination | None:
 async def keep_noted(engine: AsyncEngine, folder: Path) -> None:
     """Note the engine's database in the spool's folder for ever, also once it is another."""
     while True:
-        with suppress(*DATABASE_FAILURES):
-            async with engine.connect() as connection:
-                destination = await destination_of(connection)
-            if destination is not None:
-                await asyncio.to_thread(note, folder, destination)
+        await note_of(engine, folder)
         await asyncio.sleep(CHECK_SECONDS)
+
+
+async def note_of(engine: AsyncEngine, folder: Path) -> None:
+    """Note the engine's database in the spool's folder, unless it is away or may not be known.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with suppress(*DATABASE_FAILURES):
+        async with engine.connect() as connection:
+            destination = await destination_of(connection)
+        if destination is not None:
+            await asyncio.to_thread(note, folder, destination)
 
 
 def note(folder: Path, destination: Destination) -> None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.log.destination import Destination, destination_of, note, noted
+from analytics.log.destination import Destination, note_of, noted
 from analytics.log.records import ComparisonRecord, Entry, decode
 from analytics.log.rejected import REJECTED, count_rejected
 from analytics.log.seal import FILE as SEAL_FILE
@@ -23,7 +22,7 @@ from analytics.log.shipper_supervisor import LOCK, FolderLock
 from analytics.log.sinks.configured import Sinks
 from analytics.log.unshipped import Unshipped
 from analytics.log.writer import LogWriter
-from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+from core.postgres import create_engine, describe_failure
 from core.printable import printable
 from core.private_files import open_regular
 from core.settings import Settings
@@ -164,7 +163,7 @@ async def ship_folder(
         text_days = 0 if settings is None else settings.text_retention_days
         writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox, text_days=text_days))
         try:
-            await _note_destination(engine, spool)
+            await note_of(engine, spool)
             await _ship(spool, writer, wait_seconds)
             if sinks is not None:
                 sinks.start()
@@ -188,18 +187,10 @@ async def ship_folder(
         )
 
 
-async def _note_destination(engine: AsyncEngine, spool: Path) -> None:
-    """Note where the spool's predictions go."""
-    with suppress(*DATABASE_FAILURES):
-        async with engine.connect() as connection:
-            destination = await destination_of(connection)
-        if destination is not None:
-            await asyncio.to_thread(note, spool, destination)
-
-
 def _other(before: Destination | None, now: Destination | None) -> str | None:
-    is_other = before is not None and now is not None and before.id != now.id
-    return printable(before.address) if before is not None and is_other else None
+    if before is None or now is None or before.id == now.id:
+        return None
+    return printable(before.address)
 
 
 async def _ship(spool: Path, writer: _WatchedWriter, wait_seconds: float) -> None:

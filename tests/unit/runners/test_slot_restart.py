@@ -80,15 +80,21 @@ async def test_configured_model_is_the_one_of_the_first_start_also_after_another
     await until(lambda: newest.read() == Choice(DesiredModel(None, 2), "m:1", None, "m:1"))
 
 
-async def test_configured_model_that_is_gone_is_looked_up_again(
-    store: Store, newest: ChosenModel
-) -> None:
+async def reloaded_and_taken_back(store: Store, newest: ChosenModel, error: Exception) -> Slot:
+    """A slot that went from m:1 to m:2, and shall go back, where m:1 cannot be loaded any more."""
     slot = Slot("v1", "m:latest", newest, store.load)
     slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
-    store.errors["m:1"] = NotFound("m:1 is not there")
+    store.errors["m:1"] = error
     store.latest = "m:3"
     slot.request_load(DesiredModel(None, 2))
+    return slot
+
+
+async def test_configured_model_that_is_gone_is_looked_up_again(
+    store: Store, newest: ChosenModel
+) -> None:
+    slot = await reloaded_and_taken_back(store, newest, NotFound("m:1 is not there"))
     await until(lambda: slot.description.tag == "m:3")
     await until(lambda: newest.read() == Choice(DesiredModel(None, 2), "m:3", None, "m:3"))
 
@@ -96,12 +102,7 @@ async def test_configured_model_that_is_gone_is_looked_up_again(
 async def test_damaged_configured_model_is_refused_and_no_newer_one_takes_its_place(
     store: Store, newest: ChosenModel
 ) -> None:
-    slot = Slot("v1", "m:latest", newest, store.load)
-    slot.request_load(DesiredModel("m:2", 1))
-    await until(lambda: slot.description.tag == "m:2")
-    store.errors["m:1"] = ValueError("a bit")
-    store.latest = "m:3"
-    slot.request_load(DesiredModel(None, 2))
+    slot = await reloaded_and_taken_back(store, newest, ValueError("a bit"))
     await until(lambda: slot.description.load_error is not None)
     assert (slot.description.tag, slot.description.load_error) == ("m:2", "m:1: ValueError")
 
