@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -282,9 +283,13 @@ def template_database(pytestconfig: pytest.Config, postgres_server: URL) -> URL:
 
 @pytest.fixture(scope="session")
 def named_database(template_database: URL) -> Callable[[str], URL]:
-    """Makes a migrated database of a name, for a whole run."""
+    """Makes a migrated database for a whole run, whose name begins with the given one.
 
-    def make(name: str) -> URL:
+    All workers share the server, and a test may ask twice: the rest of the name is new.
+    """
+
+    def make(purpose: str) -> URL:
+        name = f"{purpose}_{uuid4().hex}"
         run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
         return template_database.set(database=name)
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -151,9 +152,10 @@ def test_an_unreachable_database_is_named_without_its_password(postgres_server: 
     nobody = URL.create(
         "postgresql+asyncpg", "ann", "secret", "127.0.0.1", free_port(), "sentiment"
     )
+    missing = f"missing_{uuid4().hex}"
     for url, message in [
         (nobody, f"ann:\\*\\*\\*@127.0.0.1:{nobody.port}/sentiment"),
-        (postgres_server.set(database="elsewhere"), '"elsewhere" does not exist'),
+        (postgres_server.set(database=missing), f'"{missing}" does not exist'),
     ]:
         with pytest.raises(DatabaseUnreachable, match=message) as caught:
             upgrade(url)

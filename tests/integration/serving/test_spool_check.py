@@ -33,7 +33,7 @@ def shipped(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def other_url(named_database: Callable[[str], URL], postgres_server: URL) -> Iterator[URL]:
     """Another database of the same server, a copy of the same template."""
-    url = named_database(f"other_{uuid4().hex}")
+    url = named_database("other")
     yield url
     run_sql(postgres_server, f"DROP DATABASE {url.database} WITH (FORCE)")
 

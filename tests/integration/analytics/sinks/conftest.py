@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pyarrow.dataset as ds
 import pytest
@@ -118,7 +118,7 @@ class SinkLog:
 @pytest.fixture(scope="module")
 def sink_database(named_database: Callable[[str], URL]) -> URL:
     """One database for the tests of a module: each counts only what it has stored itself."""
-    return named_database(f"sinks_{uuid4().hex}")
+    return named_database("sinks")
 
 
 @pytest.fixture
