@@ -24,6 +24,7 @@ from runners.admission import (
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
 from runners.lanes import Lane, estimated_tokens, lane_of, pieces
+from runners.settling import Settling
 from runners.transport import RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -32,8 +33,6 @@ DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
-# A runner that cannot load the model of the policy in this time answers with the one that it has.
-SETTLE_SECONDS = 60.0
 # Of a request of many tokens: one piece is computed while another waits.
 SENDERS = 2
 
@@ -68,11 +67,7 @@ class RunnerClient(Background):
         # By time.monotonic; None while it answers.
         self._down_since: float | None = None
         self._desired = DesiredState()
-        self._follows_policy = follows_policy
-        self._is_settled = asyncio.Event()
-        if not follows_policy:
-            self._is_settled.set()
-        self._unsettled_since: float | None = None
+        self._settling = Settling(version, self._desired, follows_policy=follows_policy)
         self._is_described = asyncio.Event()
         self._refresh_now = asyncio.Event()
         self._runner = runner
@@ -227,16 +222,12 @@ class RunnerClient(Background):
         return results
 
     async def _wait_until_settled(self) -> None:
-        if self._is_settled.is_set():
+        if await self._settling.wait(self._deadline_seconds()):
             return
-        try:
-            async with asyncio.timeout(self._deadline_seconds()):
-                await self._is_settled.wait()
-        except TimeoutError as error:
-            self.description()  # raises if the runner has never answered
-            raise RunnerUnavailable(
-                f"Model {self.version} has yet to load the model of the rollout policy"
-            ) from error
+        self.description()  # raises if the runner has never answered
+        raise RunnerUnavailable(
+            f"Model {self.version} has yet to load the model of the rollout policy"
+        )
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:
         """Have every host of the runner hold this model, also after a restart.
@@ -266,7 +257,7 @@ class RunnerClient(Background):
             raise
         else:
             self._apply(description)
-            is_ready = self._settle(description)
+            is_ready = self._settling.judge(description)
             if is_ready and not self.ready:
                 logger.info(
                     "runner %s is ready: model %s on %s, on %s",
@@ -277,25 +268,6 @@ class RunnerClient(Background):
             self._down_since = None
         # Set each time: of the values that the worker processes report, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
-
-    def _settle(self, description: RunnerDescription) -> bool:
-        """Whether calls may be sent; those that wait are, if they may."""
-        if not self._follows_policy or self._desired.is_settled(description):
-            self._unsettled_since = None
-            self._is_settled.set()
-            return True
-        now = time.monotonic()
-        if self._unsettled_since is None:
-            self._unsettled_since = now
-            logger.info(
-                "runner %s holds %s, and answers once it has the model of the rollout policy",
-                self.version, description.tag,
-            )  # fmt: skip
-        if now - self._unsettled_since > SETTLE_SECONDS:
-            self._is_settled.set()
-        else:
-            self._is_settled.clear()
-        return self._is_settled.is_set()
 
     def _apply(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

@@ -75,7 +75,9 @@ class Slot:
         kept = chosen.read()
         self.is_first = kept is None  # nothing says which model served before
         choice = kept or Choice(DesiredModel(None, 0))
-        (description, self.batcher), load_error = self._load_first(choice.tags(configured))
+        (description, self.batcher), load_error = self._load_any(
+            choice.tags(configured), checked=False, forgiven=Exception
+        )
         generation = choice.desired.generation
         self._describe(description, observed_generation=generation, load_error=load_error)
         if load_error is None:
@@ -90,16 +92,21 @@ class Slot:
         chosen.save(choice)
         self._choice = choice
 
-    def _load_first(self, tags: Sequence[str]) -> tuple[Loaded, str | None]:
-        """Load the first tag that can be loaded; returns also why the first one cannot."""
+    def _load_any(
+        self, tags: Sequence[str], *, checked: bool, forgiven: type[Exception]
+    ) -> tuple[Loaded, str | None]:
+        """Load the first tag that does not fail in the `forgiven` way; `checked`: its golden set.
+
+        Returns also why the first of all failed, None if it did not.
+        """
         first, *others = tags
         try:
-            return self._load(first, False), None
-        except Exception as error:
+            return self._load(first, checked), None
+        except forgiven as error:
             if not others:
                 raise
             reason = self._log_refusal(first, error)
-        loaded, _ = self._load_first(others)
+        loaded, _ = self._load_any(others, checked=checked, forgiven=forgiven)
         return loaded, reason
 
     def request_load(self, desired: DesiredModel) -> None:
@@ -165,7 +172,10 @@ class Slot:
     async def _change(self, desired: DesiredModel) -> None:
         tags = self._choice.tags_of(desired, self._configured)
         try:
-            loaded = await asyncio.to_thread(self._load_desired, *tags)
+            # A tag that the store has is not replaced by another one.
+            (description, batcher), _ = await asyncio.to_thread(
+                partial(self._load_any, tags, checked=True, forgiven=NotFound)
+            )
         except Exception as error:  # noqa: BLE001  whatever fails, the current model goes on
             self._describe(
                 self.description,
@@ -175,8 +185,7 @@ class Slot:
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
-            previous = self.batcher
-            description, self.batcher = loaded
+            previous, self.batcher = self.batcher, batcher
             self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
@@ -187,16 +196,6 @@ class Slot:
                 await asyncio.to_thread(previous.drain)
                 del previous
                 collect_and_return()
-
-    def _load_desired(self, tag: str, *others: str) -> Loaded:
-        """Load the first tag that is in the store, and check its golden set."""
-        try:
-            return self._load(tag, True)
-        except NotFound as error:
-            if not others:
-                raise
-            self._log_refusal(tag, error)
-        return self._load_desired(*others)
 
     def _log_refusal(self, tag: str, error: Exception) -> str:
         """Log why a model is refused; returns the part that is safe to show."""
