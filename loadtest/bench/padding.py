@@ -7,52 +7,47 @@ the length counts, and nothing else of the others. It prints a table in Markdown
 
 from __future__ import annotations
 
-import json
+from tokenizers import Encoding
 
-import numpy as np
-from numpy.typing import NDArray
-
-from core.paths import ROOT
 from core.types import VERSIONS
-from runners.classifier import encode, read_tokenizer, softmax
+from models.starter.reproduction import TEXTS_FILE
+from models.texts import read_labelled
+from runners.classifier import Classifier
 from runners.engines.choice import load_engine, saved_engines
-from runners.engines.engine import Engine
 from runners.model_store import find_model, model_name
 
 # Longer than any that is left over.
 KEYS = 16
+# One token of both starters.
+WORD = "good "
 
 
 def main() -> None:
+    texts = [labelled.text for labelled in read_labelled(TEXTS_FILE, 1)]
     print("| version | engine | texts | other answers | mean difference | largest |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for version in VERSIONS:
         model = find_model(f"{model_name(version)}:latest")
-        tokenizer = read_tokenizer(model.folder, model.max_tokens)
-        rows = [np.array([encoding.ids]) for encoding in encode(tokenizer, texts())]
         for name in saved_engines(model):
-            engine = load_engine(model, name, streams=1)
-            difference = np.array([_difference(engine, ids) for ids in rows])
+            classifier = Classifier(model, load_engine(model, name, streams=1))
+            encodings = classifier.encode(texts)
+            differences = [_difference(classifier, encoding) for encoding in encodings]
+            others = sum(difference > 0 for difference in differences)
             print(
-                f"| {version} | {name} | {len(rows)} | {(difference > 0).mean():.0%} "
-                f"| {difference.mean():.5f} | {difference.max():.4f} |"
+                f"| {version} | {name} | {len(texts)} | {others / len(texts):.0%} "
+                f"| {sum(differences) / len(texts):.5f} | {max(differences):.4f} |"
             )
 
 
-def texts() -> list[str]:
-    """The texts that are committed for the gate of the starters."""
-    lines = (ROOT / "models" / "starter" / "texts.jsonl").read_bytes().splitlines()
-    return [json.loads(line)["text"] for line in lines]
-
-
-def _difference(engine: Engine, ids: NDArray[np.int64]) -> float:
+def _difference(classifier: Classifier, encoding: Encoding) -> float:
     """The largest difference of a probability, alone and beside a text of 32 tokens more."""
-    tokens = ids.shape[1]
-    wider = np.zeros((1, tokens - tokens % KEYS + 2 * KEYS), dtype=np.int64)
-    mask = np.zeros_like(wider)
-    wider[:, :tokens], mask[:, :tokens] = ids, 1
-    alone = softmax(engine.infer(ids, np.ones_like(ids)))
-    return float(np.abs(softmax(engine.infer(wider, mask)) - alone).max())
+    tokens = len(encoding.ids)
+    wider = tokens - tokens % KEYS + 2 * KEYS
+    [longer] = classifier.encode([WORD * wider])
+    longer.truncate(wider)
+    [alone] = classifier.compute([encoding])
+    [beside, _] = classifier.compute([encoding, longer])
+    return max(abs(alone.scores[label] - beside.scores[label]) for label in alone.scores)
 
 
 if __name__ == "__main__":
