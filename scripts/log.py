@@ -37,7 +37,12 @@ def main() -> None:
 def retry(
     *,
     folder: Annotated[
-        Path | None, Option(help="the spool", show_default="DATA_FOLDER/spool", file_okay=False)
+        Path | None,
+        Option(
+            help="a spool, or the DATA_FOLDER with it",
+            show_default="DATA_FOLDER/spool",
+            file_okay=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,10 +53,13 @@ def retry(
     """
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.log.rejected import REJECTED, put_back
+    from analytics.log.shipment import NoSpool, spool_in
 
-    spool = folder or get_settings().spool_folder()
     try:
+        spool = spool_in(folder) if folder else get_settings().spool_folder()
         result = put_back(spool)
+    except NoSpool as error:
+        fail(str(error))
     except OSError as error:
         fail(f"{spool / REJECTED} stays as it is: {describe_error(error)}")
 

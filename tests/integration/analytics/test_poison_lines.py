@@ -18,9 +18,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import ComparisonRecord, Entry, decode, encode, to_record
-from analytics.log.rejected import REJECTED
+from analytics.log.rejected import REJECTED, set_aside
 from analytics.log.segments import new_segment, segments
 from analytics.log.shipper import Shipper
+from analytics.log.shipper_supervisor import LOCK
 from analytics.log.writer import LogWriter
 from core.paths import ROOT
 from core.types import Assignment, Experiment, Failure, ModelVersion, Prediction, Split
@@ -240,11 +241,25 @@ async def test_rejected_lines_are_stored_once_by_a_retry(
         (tmp_path / REJECTED).write_bytes(before)  # as after a kill before it was replaced
 
 
+def test_retry_takes_a_data_folder_and_refuses_one_without_a_spool(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    set_aside(spool, encode(Entry((record(),))), "too wide")
+    done = retry(tmp_path)
+    assert done.stdout == f"1 lines of {spool / REJECTED} wait for PostgreSQL again.\n"
+    assert not (spool / REJECTED).exists()
+    for folder in (tmp_path / "absent", tmp_path / "spool" / "rejected"):
+        refused = retry(folder)
+        assert refused.returncode == 1
+        assert f"{folder} is no spool: it has no segments" in refused.stderr
+
+
 def test_retry_without_rejected_lines_says_so(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()  # as a service leaves it
     done = retry(tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("0 lines of ")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / LOCK]
 
 
 async def test_column_whose_type_changed_is_written_at_once(
