@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from core.atomic_file import write_atomically
 from core.background import Background
 from core.errors import DatabaseUnavailable, describe_error
 from core.private_files import read_own
-from core.types import VERSIONS
+from core.types import VERSIONS, Version
 from rollout.policy import RolloutPolicy
 from rollout.record import STORED, PolicyRecord
 from rollout.store import PolicyStore
@@ -27,6 +27,8 @@ logger = logging.getLogger("bentoml.sentiment.rollout")
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 FROZEN_AFTER_SECONDS = 2.0
+# Of the policies that came before a model: the one that the model held now is of is among them.
+EARLIER_POLICIES = 20
 
 
 class LivePolicy(Background):
@@ -56,6 +58,9 @@ class LivePolicy(Background):
         self._logged_frozen = False
         self._changing = asyncio.Lock()
         self.record = self._read_copy() or configured
+        # By version, the policy that named its model, and those before it, the newest first; empty
+        # until PostgreSQL has answered.
+        self.earlier: Mapping[Version, Sequence[PolicyRecord]] = {}
 
     @property
     def policy(self) -> RolloutPolicy:
@@ -84,6 +89,8 @@ class LivePolicy(Background):
                     record = self.record
                     if not self._is_refreshed or not await self._store.is_newest(record):
                         record = await self._store.newest() or self.configured
+                    if not self._is_refreshed or record != self.record:
+                        self.earlier = await self._read_earlier(record)
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error
             is_first, self._is_refreshed = not self._is_refreshed, True
@@ -99,12 +106,25 @@ class LivePolicy(Background):
             PolicyConflict: the newest policy is not the version before `record`.
             DatabaseUnavailable: PostgreSQL does not answer; the policy stays as it is.
         """
+        earlier = await self._read_earlier(record)
         await self._store.append(record)
         metrics.rollout_changes.labels(record.action).inc()
         async with self._changing:
             if record.version > self.record.version:
+                self.earlier = earlier
                 self._on_policy(record.policy, -math.inf)
                 await self._apply(record)
+
+    async def _read_earlier(self, record: PolicyRecord) -> Mapping[Version, Sequence[PolicyRecord]]:
+        """What `earlier` is once `record` is active, which may have yet to be stored."""
+        earlier = {}
+        for version, generation in record.policy.model_generations.items():
+            found = [record] if generation == record.version else []
+            asked = EARLIER_POLICIES - len(found)
+            before = await self._store.history(asked, generation + 1 - len(found))
+            is_whole = len(before) < asked and record is not self.configured
+            earlier[version] = [*found, *before, *([self.configured] if is_whole else [])]
+        return earlier
 
     async def _apply(self, record: PolicyRecord) -> None:
         if record != self.record:

@@ -200,9 +200,12 @@ class RolloutPolicy(RolloutChanges):
     def challenger(self) -> Version:
         return other(self.champion)
 
+    def tag(self, version: Version) -> str | None:
+        """The tag of a version's model; None stands for the configured one."""
+        return self.models.v1 if version == "v1" else self.models.v2
+
     def desired_model(self, version: Version) -> DesiredModel:
-        tag = self.models.v1 if version == "v1" else self.models.v2
-        return DesiredModel(tag, self.model_generations[version])
+        return DesiredModel(self.tag(version), self.model_generations[version])
 
     @property
     def challenger_is_exposed(self) -> bool:

@@ -50,6 +50,12 @@ def _head(rollout: Mapping[str, Any]) -> Text:
     )
     if rollout["frozen"]:
         head.append("\nPostgreSQL does not answer: this policy stays active", style="bold red")
+    if waiting := rollout.get("waits_for"):  # a service of an earlier release does not say it
+        head.append(
+            f"\n{' and '.join(waiting)} has yet to load the model of this policy, and gets no more "
+            "traffic than before",
+            style="bold yellow",
+        )
     return head
 
 

@@ -24,8 +24,8 @@ class DesiredState:
         self._has_observed = False
         self._latest: tuple[int, str | None] = (0, None)
         self._latest_since = -math.inf
-        # Whether the database named no model while the runner held the configured one.
-        self._configured_is_right = False
+        # Of the last model that the database named and the runner then held, or had refused.
+        self._right_generation: int | None = None
 
     def set(self, desired: DesiredModel, as_of: float) -> bool:
         """Set the model; returns whether it is another one than before.
@@ -36,12 +36,16 @@ class DesiredState:
         is_changed = desired != self._desired
         self._desired = desired
         self._has_observed &= not is_changed
-        self._configured_is_right |= desired.generation == 0 and as_of > -math.inf
         return is_changed
 
     def note(self, description: RunnerDescription) -> None:
         """Note what the runner says of itself now."""
-        self._configured_is_right &= description.observed_generation == 0
+        observed, right = description.observed_generation, self._right_generation
+        desired = self._desired
+        if desired is not None and self._as_of > -math.inf and observed == desired.generation:
+            self._right_generation = observed
+        elif right is not None and observed < right:  # it restarted
+            self._right_generation = None
         loading = description.loading
         tag = description.tag if loading is None else loading.tag
         latest = description.latest_generation, tag
@@ -53,13 +57,14 @@ class DesiredState:
     def is_settled(self, description: RunnerDescription) -> bool:
         """Whether the runner may answer with the model that it holds.
 
-        One that begins without what it had saved holds the configured model, which may be the
-        newest import, until it has loaded the model of the policy or refused it.
+        One that starts without what it had saved holds the configured model, which may be the
+        newest import, and one that was down during a change an earlier model, until it has loaded
+        the model of the policy or refused it. A model that was right answers until then.
         """
         if self._desired is None:
             return False
-        is_blank = description.observed_generation == 0 < self._desired.generation
-        return not is_blank or self._configured_is_right
+        is_behind = description.observed_generation < self._desired.generation
+        return not is_behind or self._right_generation is not None
 
     def to_request(self, description: RunnerDescription) -> DesiredModel | None:
         """The model to request from a runner with this description, if any."""

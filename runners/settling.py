@@ -18,8 +18,8 @@ SETTLE_SECONDS = 60.0
 class Settling:
     """Whether a runner may be called, by what it says of itself and by its desired state.
 
-    One that starts without what it had saved holds the configured model, which may be another one
-    than the policy's: calls wait until it has loaded that, or refused it.
+    One that starts may hold another model than the policy's, because what it had saved is gone, or
+    because it was down during a change: calls wait until it has loaded that one, or refused it.
     """
 
     def __init__(self, version: Version, desired: DesiredState, *, follows_policy: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -33,7 +34,7 @@ from core.key_ring import KeyRing
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
-from core.types import DesiredModel, Prediction, Version
+from core.types import Prediction, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
 from rollout.live import LivePolicy
@@ -199,7 +200,11 @@ class Container:
         self.rollout = RolloutAdmin(
             self.live_policy, policies, self.rollout_controller, model_problem=self._model_problem
         )
-        self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
+        self.traffic = Traffic(
+            lambda: self.live_policy.record,
+            lambda version: self.runners[version].last_description,
+            lambda: self.live_policy.earlier,
+        )
         self.shadow = Shadow(self._ask_challenger)
         job_folders = JobFolders(settings.data_folder / "jobs")
         self.jobs = JobStore(
@@ -225,7 +230,9 @@ class Container:
             long_text=settings.long_text,
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Start what works in the background; the policy is known then, if PostgreSQL answers."""
+        await self._learn_policy()
         self.keys.start()
         self.key_use.start()
         self.cache_secret.start()
@@ -262,6 +269,17 @@ class Container:
         await self.client_engine.dispose()
         await self.own_engine.dispose()
 
+    async def _learn_policy(self) -> None:
+        """Read the policy and what the runners hold, so that the first request is assigned by both.
+
+        What fails is tried again, and logged, in the background.
+        """
+        with suppress(Exception):
+            await self.live_policy.refresh()
+        await asyncio.gather(
+            *(runner.refresh() for runner in self.runners.values()), return_exceptions=True
+        )
+
     async def _ask_challenger(self, prediction: Prediction) -> None:
         await self.pipeline.shadow(prediction)
 
@@ -272,10 +290,6 @@ class Container:
     async def _model_problem(self, version: Version, tag: str) -> str | None:
         # A runner on another machine has a store of its own.
         return await asyncio.to_thread(load_problem, tag) if version in self._local else None
-
-    def _is_held(self, version: Version, desired: DesiredModel) -> bool:
-        description = self.runners[version].last_description
-        return description is not None and description.holds(desired)
 
     def _revisions(self) -> dict[Version, str]:
         """The revisions of the runners that have described themselves."""

@@ -155,7 +155,7 @@ class ServingProcess:
         self.read_app.set_app(
             read_app(self.container, self._apis.values(), VERSION, lambda: self.ready)
         )
-        self.container.start()
+        await self.container.start()
         start_api_series()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         self.draining.begin_at_sigterm()

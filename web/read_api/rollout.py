@@ -14,6 +14,7 @@ from rollout.admin import RolloutAdmin
 from rollout.changes import differences, step_ends
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION
+from rollout.traffic import Traffic
 from web.schemas.rollout import PolicyEntry, RolloutHistory, RolloutStatus, policy_header
 
 
@@ -22,6 +23,7 @@ class Rollout(Protocol):
 
     live_policy: LivePolicy
     rollout: RolloutAdmin
+    traffic: Traffic
 
 
 def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
@@ -40,6 +42,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         return RolloutStatus(
             **policy_header(record),
             frozen=live.is_frozen,
+            waits_for=parts().traffic.waits_for(),
             policy=record.policy,
             champion=record.policy.champion,
             challenger=record.policy.challenger,

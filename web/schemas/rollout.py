@@ -47,6 +47,10 @@ class GuardrailState(BaseModel):
 class RolloutStatus(PolicyHeader):
     policy_version: int = Field(description="the `base_version` that a change has to name")
     frozen: bool = Field(description="the newest policy is not known; this one is in force")
+    waits_for: list[Version] = Field(
+        description="versions whose model a roll-back changed, and which have yet to load it, or "
+        "refused it: meanwhile they get no more traffic than by the policy before"
+    )
     policy: RolloutPolicy
     champion: Version
     challenger: Version

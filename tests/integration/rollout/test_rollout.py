@@ -219,6 +219,22 @@ async def test_roll_back_to_an_earlier_policy_restores_roles_and_models(
     assert [record.version for record in await admin.history(10, before=2)] == [1]
 
 
+async def test_process_that_starts_reads_the_policies_before_each_model(
+    machine: Machine, second: Machine
+) -> None:
+    admin = machine.admin
+    await admin.reload("v2", "m:2", base_version=None, author="ana", reason="new weights")
+    await admin.change("promote", base_version=1, author="ana", reason="it is better")
+    await admin.change("roll_back", base_version=2, author="ana", reason="oh no", to_version=0)
+    await admin.change("set", changes=shares(10), **(HALF | {"base_version": 3}))  # type: ignore[arg-type]
+    await second.live.refresh()
+    numbers = {
+        version: [record.version for record in records]
+        for version, records in second.live.earlier.items()
+    }
+    assert numbers == {"v1": [0], "v2": [3, 2, 1, 0]}
+
+
 async def test_history_of_many_overrides_comes_in_small_pages(machine: Machine) -> None:
     for version in range(1, 21):
         overrides = {f"{version} {number} ".ljust(200, "é"): VERSIONS[0] for number in range(1_000)}
@@ -226,7 +242,9 @@ async def test_history_of_many_overrides_comes_in_small_pages(machine: Machine) 
         await machine.store.append(
             PolicyRecord(version, NOW, "ana", "set", "everybody by name", policy)
         )
-    parts = SimpleNamespace(live_policy=machine.live, rollout=machine.admin)
+    parts = SimpleNamespace(
+        live_policy=machine.live, rollout=machine.admin, traffic=SimpleNamespace(waits_for=list)
+    )
     app = create_read_app(rollout_router(lambda: parts))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

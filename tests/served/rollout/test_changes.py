@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import httpx
+import psutil
 
 from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
@@ -110,3 +111,44 @@ async def test_unusable_model_is_refused_and_the_reason_is_shown(
     assert bento.metric("model_changes_total", version="v2", outcome="refused") == refusals + 1
     assert bento.metric("model_change_refused", version="v2") == 1
     assert f"v2: {tag} is refused" in bento.log.read_text()
+
+
+async def test_roll_back_to_a_refused_model_moves_no_traffic_also_after_a_kill(
+    bento: ServedBento, admin: Admin, tags: Tags, client: httpx.AsyncClient
+) -> None:
+    """The processes that came back gave all traffic to a model that no policy gave any."""
+    v2_alone = {"champion": "v2", "ab_weights": {"v1": 0, "v2": 100}}
+    v1_alone = {"champion": "v1", "ab_weights": {"v1": 100, "v2": 0}}
+    await admin.reload("v2", tags.mistaken)
+    refused = (await admin.change(changes=v2_alone))["policy_version"]
+    await admin.change(changes=v1_alone)
+    await admin.reload("v2", tags.flipped)
+    await admin.holds("v2", tags.flipped)
+
+    async def versions_that_answer() -> set[str]:
+        fresh = {"Connection": "close"}  # by chance of one of the processes, or of the other
+        return {
+            (await client.post(path, json={"text": f"Film {number}."}, headers=fresh)).json()[
+                "model_version"
+            ]
+            for number in range(10)
+            for path in ("/predict", "/predict/ab")
+        }
+
+    await admin.change(action="roll_back", to_version=refused)
+    await admin.model_when("v2", lambda sent: sent["load_error"] is not None)
+    assert await versions_that_answer() == {"v1"}
+    workers = [
+        process
+        for process in psutil.Process(bento.process.pid).children(recursive=True)
+        if "--service-name sentiment --backlog" in " ".join(process.cmdline())
+    ]
+    assert len(workers) == 2
+    for worker in workers:
+        worker.kill()
+    assert await versions_that_answer() == {"v1"}
+    assert (await admin.status())["waits_for"] == ["v2"]
+    await admin.reload("v2", tags.flipped)
+    await admin.holds("v2", tags.flipped)
+    assert await versions_that_answer() == {"v2"}
+    assert (await admin.status())["waits_for"] == []

@@ -33,6 +33,8 @@ class FakeBackend:
         self.requested: list[DesiredModel] = []
         # It has not loaded what was requested, and has saved nothing.
         self.is_blank = False
+        # It still has the first model that was requested.
+        self.is_slow = False
         self.load_error: str | None = None
 
     async def classify(
@@ -70,7 +72,7 @@ class FakeBackend:
             raise self.error
         observed = DesiredModel(None, 0)
         if self.requested and not self.is_blank:
-            observed = self.requested[-1]
+            observed = self.requested[0 if self.is_slow else -1]
         return runner_description(
             revision=self.revision,
             engine=self.engine,

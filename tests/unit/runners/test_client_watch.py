@@ -287,6 +287,37 @@ async def test_runner_without_what_it_had_saved_answers_once_it_has_the_model_of
     assert not runner.ready
 
 
+async def test_runner_that_was_down_during_a_change_answers_once_it_has_the_model_of_the_policy(
+    backend: FakeBackend,
+) -> None:
+    """It came back with the model before, which answered until the new one was loaded."""
+    held, newest = HELD, DesiredModel("m:8", 4)
+    backend.requested.append(held)  # what it had saved
+    backend.is_slow = True
+    runner = await following(backend)
+    runner.set_desired(newest, time.monotonic())
+    for _ in range(2):
+        await runner.refresh()
+        assert not runner.ready
+    backend.is_slow = False
+    await runner.refresh()
+    assert runner.ready
+    backend.requested[:], backend.is_slow = [held], True  # it restarts, from an older copy
+    await runner.refresh()
+    assert not runner.ready
+
+
+async def test_runner_that_is_ahead_of_the_policy_that_could_be_read_answers(
+    backend: FakeBackend,
+) -> None:
+    """PostgreSQL is away, and so is the local copy of the policy."""
+    backend.requested.append(HELD)
+    runner = await following(backend)
+    runner.set_desired(BLANK, -math.inf)
+    await runner.refresh()
+    assert runner.ready
+
+
 async def test_runner_goes_on_answering_while_it_loads_the_first_model_of_a_policy(
     backend: FakeBackend,
 ) -> None:

@@ -36,8 +36,9 @@ export const refused = (where, problem, enterKey) => where.replaceChildren(
 
 const shareOf = (weights, version) => weights?.[version] ?? 0;
 
-function sentenceOf({ policy, champion, challenger, step_ends: ends, frozen }, exposed) {
+function sentenceOf({ policy, champion, challenger, step_ends: ends, frozen, waits_for: waiting }, exposed) {
   if (frozen) return "The newest policy is not known, because PostgreSQL is away; the last known one is in force.";
+  if (waiting.length) return `${waiting.join(" and ")} has yet to load the model of this policy, and gets no more traffic than before.`;
   if (policy.schedule) {
     const { steps: all } = policy.schedule, { step } = policy.progress;
     const left = (Date.parse(ends) - Date.now()) / 1_000;
