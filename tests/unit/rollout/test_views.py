@@ -37,7 +37,7 @@ def test_status_says_whose_traffic_is_held_back(waiting: list[str] | None) -> No
     }  # fmt: skip
     if waiting is not None:  # an earlier release does not say
         rollout["waits_for"] = waiting
-    models = {
+    models: dict[str, dict[str, Any]] = {
         version: {"tag": "m:1", "revision": "1", "engine": "e", "loading": None, "load_error": None}
         for version in VERSIONS
     }
