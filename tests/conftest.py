@@ -27,7 +27,7 @@ from core.postgres import create_engine
 from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
 from serving.embedded.redis import embedded_redis
-from tests.clusters import MIGRATED, postgres_in
+from tests.clusters import MIGRATED, cluster_folder, postgres_in
 from tests.database import run_sql
 from tests.reused_database import ReusedDatabase
 from tests.run import END_SECONDS, TestRun, Turns, run_folder, saved_models
@@ -268,7 +268,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
     if url := pytestconfig.getoption("postgres"):
         yield asyncpg_url(url)
         return
-    with TemporaryDirectory() as folder, postgres_in(Path(folder) / "data") as url:
+    with cluster_folder() as folder, postgres_in(folder / "data") as url:
         yield url
 
 
