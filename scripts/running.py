@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_closed_streams()
+    _keep_from_others()
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal
     for stream in (sys.stdout, sys.stderr):
@@ -34,6 +36,14 @@ def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None
                 typer.run(command)
     finally:
         _flush()
+
+
+def _keep_from_others() -> None:
+    """Make no file that every user of the machine may write, whatever the umask.
+
+    Whoever changed the file of a model would end its runner.
+    """
+    os.umask(os.umask(0o077) | stat.S_IWOTH)
 
 
 def _open_closed_streams() -> None:

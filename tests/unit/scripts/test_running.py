@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_command_with_closed_streams_runs_and_writes_into_no_file_of_its_own(
     for of_stream, said, shift in (("stdout", done.stdout, ">&-"), ("stderr", done.stderr, "2>&-")):
         is_closed = shift in streams.split()
         assert (f"to {of_stream}" in said, "of a child" in said) == (not is_closed,) * 2
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o664), (0o002, 0o664), (0o077, 0o600)])
+def test_command_makes_no_file_that_all_users_may_write(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    file = tmp_path / "file"
+    subprocess.run(
+        [sys.executable, "-c", COMMAND, str(file)],
+        check=True, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, umask=umask,
+    )  # fmt: skip
+    assert stat.S_IMODE(file.stat().st_mode) == mode
 
 
 INTERRUPTED_IMPORT = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('imported')"
