@@ -13,7 +13,7 @@ from pathlib import Path
 from core.api_keys import ApiKey, find_key, parse_key_file
 from core.background import Background
 from core.errors import describe_error
-from core.other_writers import check_replaceable, writers
+from core.other_writers import check_owners, check_replaceable, writers
 from core.private_files import open_followed
 
 logger = logging.getLogger("bentoml.sentiment.keys")
@@ -100,12 +100,13 @@ def read_key_file(file: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read, or is no file.
-        ValueError: other users of the machine could add keys to it, or it is too large.
+        ValueError: other users of the machine own it or could add keys to it, or it is too large.
     """
     with open(file, "rb", opener=open_followed) as opened:
         if who := writers(os.fstat(opened.fileno())):
             raise ValueError(f"{file} can be written by {who}")
         check_replaceable(file)
+        check_owners(file)
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{file} is larger than {MAX_FILE_BYTES:,} bytes")

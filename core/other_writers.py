@@ -37,6 +37,23 @@ def replacers(folder: Path, owner: int) -> str | None:
     return writers(status)
 
 
+def check_owners(file: Path) -> None:
+    """Check that a file, and every folder on the way to it, belongs to nobody else on this machine.
+
+    The owner of a mount point decides about it, and a user without an account here is of another
+    machine, as in a container.
+
+    Raises:
+        ValueError: another user owns one; the message names it and the user.
+        OSError: it cannot be looked at.
+    """
+    for folder, entry in _ways(file):
+        for path in (entry, folder):
+            owner = path.lstat().st_uid
+            if (name := _other_account(owner)) is not None and not os.path.ismount(path):
+                raise ValueError(f"{path} belongs to {name}, who can change what {file} says")
+
+
 def check_replaceable(file: Path) -> None:
     """Check every folder on the way to a file, and to what it links to.
 
@@ -93,6 +110,16 @@ def _has_others(group: int, owner: int) -> bool:
         user.pw_uid not in trusted and (user.pw_gid == group or user.pw_name in members)
         for user in users
     )
+
+
+def _other_account(user: int) -> str | None:
+    """The name of a user who is neither root nor this one; None if the machine has no such."""
+    if user in (0, os.geteuid()):
+        return None
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return None
 
 
 def _group_name(group: int) -> str:

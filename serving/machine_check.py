@@ -15,7 +15,7 @@ from pathlib import Path
 from core.api_keys import parse_key_file
 from core.errors import describe_error
 from core.key_ring import read_key_file
-from core.other_writers import EVERYBODY, check_replaceable, writers
+from core.other_writers import EVERYBODY, check_owners, check_replaceable, writers
 from core.setting_checks import check_tracing
 from core.settings import Settings, SettingsError
 
@@ -125,6 +125,7 @@ def secrets_file_problem(file: Path) -> str | None:
         if who := writers(status):
             return f"{file} can be written by {who}, who can change every setting: chmod go-w"
         check_replaceable(file)
+        check_owners(file)
         text = file.read_text(encoding="utf-8-sig", errors="replace")
     except ValueError as error:
         return str(error)

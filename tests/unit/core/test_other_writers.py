@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.other_writers import EVERYBODY, check_replaceable, replacers, writers
+from core.other_writers import EVERYBODY, check_owners, check_replaceable, replacers, writers
 
 SELF, NOBODY = os.geteuid(), 65_534
 # A group that has another member than root and this user, and one that no user is in.
@@ -99,3 +99,21 @@ def test_entry_that_another_user_made_in_a_sticky_folder_can_be_theirs(folders: 
     assert replacers(folders, NOBODY) == EVERYBODY
     assert replacers(folders, SELF) is None
     assert replacers(folders, 0) is None
+
+
+# A user with an account on this machine, and one without, as of a bind mount in a container.
+ANOTHER = next(user for user in pwd.getpwall() if user.pw_uid not in (0, SELF))
+STRANGER = 4_123_456_789
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+@pytest.mark.parametrize("owned", ["a/b/c/keys", "a/b/c", "a", "link", "linked"])
+def test_file_or_folder_of_another_user_is_named(folders: Path, owned: str) -> None:
+    (folders / "link").symlink_to("linked/keys")
+    (folders / "linked").symlink_to("a/b/c")
+    check_owners(folders / "link")
+    os.chown(folders / owned, STRANGER, -1, follow_symlinks=False)
+    check_owners(folders / "link")
+    os.chown(folders / owned, ANOTHER.pw_uid, -1, follow_symlinks=False)
+    with pytest.raises(ValueError, match=f"belongs to {ANOTHER.pw_name}, who can"):
+        check_owners(folders / "link")
