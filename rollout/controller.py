@@ -61,7 +61,9 @@ class RolloutController(Background):
         if len(revisions) < 2:
             return None
         measured = await self._measure(evidence(record, now), policy.champion, revisions)
-        return await asyncio.to_thread(evaluate, policy.champion, policy.guardrails, measured)
+        return await asyncio.to_thread(
+            evaluate, policy.champion, policy.guardrails, measured, is_shadowed=policy.is_shadowed
+        )
 
     async def sensitivities(self, policy: RolloutPolicy, now: datetime) -> list[StepSensitivity]:
         """What each step of a schedule would notice at the traffic of the last hour.

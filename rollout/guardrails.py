@@ -44,6 +44,7 @@ class _Rollout(NamedTuple):
     challenger: Version
     limits: Guardrails
     measured: RolloutMetrics
+    is_shadowed: bool
 
 
 class _Arms(NamedTuple):
@@ -58,10 +59,13 @@ _STATES: tuple[State, ...] = ("fail", "pending", "pass")
 
 
 def evaluate(
-    champion: Version, limits: Guardrails, measured: RolloutMetrics
+    champion: Version, limits: Guardrails, measured: RolloutMetrics, *, is_shadowed: bool = False
 ) -> list[GuardrailResult]:
-    """Evaluate every guardrail. Call it in a thread: its first call imports SciPy for 0.5 s."""
-    rollout = _Rollout(champion, other(champion), limits, measured)
+    """Evaluate every guardrail. Call it in a thread: its first call imports SciPy for 0.5 s.
+
+    `is_shadowed` says whether texts that the champion answers go to the challenger too.
+    """
+    rollout = _Rollout(champion, other(champion), limits, measured, is_shadowed)
     return [GuardrailResult(name, *check(rollout)) for name, check in _CHECKS.items()]
 
 
@@ -166,7 +170,7 @@ def _agreement(rollout: _Rollout) -> _Finding:
 
     agreed, compared = rollout.measured.agreed, rollout.measured.compared
     required = rollout.limits.min_agreement
-    if not compared:
+    if not compared and not rollout.is_shadowed:
         return "pass", "there is no shadow traffic, which both versions classify"
     sentence = (
         f"both versions agree on {agreed:,} of {compared:,} texts of shadow traffic; "
@@ -174,7 +178,11 @@ def _agreement(rollout: _Rollout) -> _Finding:
     )
     share = wilson_interval(agreed, compared, CONFIDENCE)
     is_low = share is not None and share.high < required
-    return "fail" if is_low and compared >= rollout.limits.min_predictions else "pass", sentence
+    state = _if_enough(rollout, compared)
+    if state == "pending":
+        # What was shadowed before says too little, and no more of it will come.
+        return state if rollout.is_shadowed else "pass", sentence
+    return "fail" if is_low else "pass", sentence
 
 
 def _accuracy(rollout: _Rollout) -> _Finding:

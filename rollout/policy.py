@@ -208,6 +208,12 @@ class RolloutPolicy(RolloutChanges):
         return DesiredModel(self.tag(version), self.model_generations[version])
 
     @property
+    def is_shadowed(self) -> bool:
+        """Whether texts that the champion answers go to the challenger too."""
+        predict = self.predict_weights
+        return self.shadow_percent > 0 and (predict is None or predict.of(self.champion) > 0)
+
+    @property
     def challenger_is_exposed(self) -> bool:
         """Whether this policy sends any traffic to the challenger."""
         predict = self.predict_weights

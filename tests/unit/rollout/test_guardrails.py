@@ -10,7 +10,7 @@ import pytest
 
 from core.types import ARM_GROUPS, VERSIONS, Version
 from rollout.guardrails import GuardrailResult, evaluate
-from rollout.policy import Guardrails
+from rollout.policy import Guardrails, RolloutPolicy, Weights
 from stats.arm_metrics import (
     LATENCY_CELLS,
     LATENCY_OFFSET,
@@ -104,6 +104,43 @@ def test_guardrail_fails_for_its_own_reason(found: RolloutMetrics, name: str, te
     [result] = failed(found)
     assert result.name == name
     assert text in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("compared", "agreed", "is_shadowed", "state"),
+    [
+        (0, 0, True, "pending"),  # a schedule went on to its end while 0 of 3 agreed
+        (3, 0, True, "pending"),
+        (29, 29, True, "pending"),
+        (30, 30, True, "pass"),
+        (30, 3, True, "fail"),
+        (0, 0, False, "pass"),
+        (3, 0, False, "pass"),  # of an earlier step, and no more will come
+        (30, 3, False, "fail"),
+    ],
+)
+def test_agreement_waits_for_as_many_texts_as_shadow_traffic_will_compare(
+    compared: int, agreed: int, is_shadowed: bool, state: str
+) -> None:
+    found = measured(compared=compared, agreed=agreed)
+    results = evaluate("v1", Guardrails(), found, is_shadowed=is_shadowed)
+    assert {result.name: result.state for result in results}["agreement"] == state
+
+
+@pytest.mark.parametrize(
+    ("shadow_percent", "predict_weights", "is_shadowed"),
+    [
+        (0, None, False),
+        (10, None, True),
+        (10, Weights(v1=1, v2=99), True),
+        (10, Weights(v1=0, v2=100), False),  # the champion answers nothing that could be compared
+    ],
+)
+def test_policy_is_shadowed_while_the_champion_answers_texts(
+    shadow_percent: float, predict_weights: Weights | None, is_shadowed: bool
+) -> None:
+    policy = RolloutPolicy(shadow_percent=shadow_percent, predict_weights=predict_weights)
+    assert policy.is_shadowed == is_shadowed
 
 
 @pytest.mark.parametrize(
