@@ -37,6 +37,8 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 # replaced by one of a newer release.
 REFUSED_SECONDS = 30.0
 MAX_HANDSHAKE_BYTES = 65_536
+# Of the questions that `watch` asks, a second apart, so many in a row stay without any answer.
+DEAD_AFTER = 3
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -64,6 +66,27 @@ class RunnerStream(asyncio.Protocol):
         self._numbers = itertools.count()
         self._transport: asyncio.Transport | None = None
         self._writer: FrameWriter
+        # Whether the host answers what `watch` asks, and how often it was asked since it last
+        # said anything.
+        self._answers = False
+        self._asked = 0
+        self._question: int | None = None
+
+    def watch(self) -> None:
+        """Find out whether the stream leads anywhere; ends it if not.
+
+        Called each time that the host has answered on another connection. A router or a proxy may
+        have forgotten this one: then what is sent is lost, and nobody says so.
+        """
+        if not self.takes_calls:
+            return
+        if self._asked >= DEAD_AFTER and self._answers:
+            logger.warning("a stream to a runner that answers elsewhere is dead, and is ended")
+            self.abort()
+        else:
+            self._asked += 1
+            self._question = next(self._numbers)
+            self._writer.send(wire.encode_streamed(wire.StreamCancel(self._question)))
 
     async def classify(
         self,
@@ -123,6 +146,7 @@ class RunnerStream(asyncio.Protocol):
             call.set_exception(lost)
 
     def data_received(self, data: bytes) -> None:
+        self._asked = 0
         if not self.takes_calls and not self.opened.done():
             data = self._read_head(data)
         try:
@@ -153,6 +177,7 @@ class RunnerStream(asyncio.Protocol):
         if isinstance(reply, wire.StreamEnd):
             self.takes_calls = False
             return
+        self._answers |= reply.number == self._question
         call = self._calls.pop(reply.number, None)
         if call is None or call.done():
             return  # it was cancelled while the answer was on its way
@@ -206,7 +231,10 @@ class StreamRunner:
 
     async def describe(self) -> RunnerDescription:
         """Get the description of the host."""
-        return await self._http.describe()
+        description = await self._http.describe()
+        if self._stream is not None:
+            self._stream.watch()
+        return description
 
     async def load(self, desired: DesiredModel) -> RunnerDescription:
         """Have the host begin to load another model."""

@@ -107,6 +107,8 @@ class StreamEndpoint(asyncio.Protocol):
             if (call := self._calls.pop(request.number, None)) is not None:
                 call.cancel()
                 self._end_if_stopped()
+            else:  # the caller may want to know whether its stream still leads here
+                self._send(wire.StreamRefusal(request.number, 404, "no such call"))
             return
         if request.number in self._calls:
             raise wire.WireError(f"call {request.number} is still being answered")

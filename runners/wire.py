@@ -97,7 +97,10 @@ class StreamCall(StreamMessage, frozen=True, tag="call"):
 
 
 class StreamCancel(StreamMessage, frozen=True, tag="cancel"):
-    """Nobody waits for the call any more. It gets no reply."""
+    """Nobody waits for the call any more. It gets no reply; where there is no such call, a 404.
+
+    So a caller finds out whether a stream is alive. Runners of the first builds are silent.
+    """
 
 
 class StreamResults(StreamMessage, frozen=True, tag="results"):

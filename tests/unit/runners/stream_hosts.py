@@ -17,6 +17,7 @@ from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
 from runners.lanes import Lane
 from runners.stream import StreamRunner
 from serving.http_protocol import BoundedHttpProtocol
+from tests.unit.fakes import runner_description
 from tests.unit.runners.streams import FakeQueue
 from tests.waiting import until
 
@@ -33,7 +34,9 @@ class Host:
         self.posts = 0
         endpoints = RunnerEndpoints(
             PlainTextResponse("BentoML", status_code=404),
-            lambda: Answers({"/classify": self._post}, lambda: self.queue),
+            lambda: Answers(
+                {"/classify": self._post, "/describe": self._describe}, lambda: self.queue
+            ),
             MAX_BYTES,
         )
         self.app = RunnerKeyMiddleware(endpoints, keys)
@@ -42,6 +45,10 @@ class Host:
     async def _post(self, body: bytes) -> bytes:
         self.posts += 1
         return wire.encode(wire.Results([ONE] * len(wire.decode(body, wire.Classify).texts)))
+
+    async def _describe(self, body: bytes) -> bytes:
+        wire.decode(body, wire.Describe)
+        return wire.encode(runner_description())
 
     @property
     def connections(self) -> int:

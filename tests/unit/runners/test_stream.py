@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from bentoml.exceptions import BentoMLException, InvalidArgument, ServiceUnavail
 from core.types import Classification
 from runners import stream as stream_module
 from runners import wire
-from runners.stream import StreamLost, StreamRunner
+from runners.stream import DEAD_AFTER, StreamLost, StreamRunner
 from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES
+from tests.unit.runners.relay import Relay
 from tests.unit.runners.stream_hosts import ONE, WAIT_SECONDS, Host, calling, classify
 from tests.unit.tiny_server import TinyServer, response
 from tests.waiting import until
@@ -184,6 +186,70 @@ async def test_host_that_comes_back_gets_a_new_stream(host: Host) -> None:
     with pytest.raises(CONNECTION_FAILURES):
         await classify(runner)
     await runner.close()
+
+
+async def described(runner: StreamRunner) -> None:
+    """As a process asks each second; a connection that was kept may be forgotten too."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await runner.describe()
+
+
+async def test_stream_that_leads_nowhere_is_ended_and_its_calls_fail(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A router had forgotten it: each call waited for its deadline, and the host was ready."""
+    relay = Relay()
+    async with host.running() as url, relay.running(url) as relayed:
+        runner = StreamRunner(relayed)
+        host.queue.result = ONE
+        assert await classify(runner) == [ONE]
+        for _ in range(2 * DEAD_AFTER):
+            await runner.describe()
+            await classify(runner)
+        assert "dead" not in caplog.text
+        relay.forget()
+        call = calling(runner)
+        for _ in range(DEAD_AFTER):
+            await described(runner)
+            assert not call.done()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not call.done():
+                await described(runner)
+        with pytest.raises(StreamLost):
+            await call
+        assert caplog.text.count("a stream to a runner that answers elsewhere is dead") == 1
+        assert await classify(runner) == [ONE]  # over a new one
+        await runner.close()
+
+
+async def test_stream_of_a_host_that_computes_for_long_goes_on(host: Host) -> None:
+    async with host.running() as url:
+        runner = StreamRunner(url)
+        call = calling(runner)
+        await until(lambda: len(host.queue.answers) == 1)
+        for _ in range(3 * DEAD_AFTER):
+            await runner.describe()
+        assert not call.done()
+        host.queue.answers[0].set_result([ONE])
+        assert await call == [ONE]
+        await runner.close()
+
+
+async def test_stream_of_a_host_that_never_answered_a_question_is_kept(host: Host) -> None:
+    """Runners of the first builds pass over the end of a call that they do not have."""
+    relay = Relay()
+    async with host.running() as url, relay.running(url) as relayed:
+        runner = StreamRunner(relayed)
+        host.queue.result = ONE
+        await classify(runner)
+        relay.forget()
+        call = calling(runner)
+        for _ in range(3 * DEAD_AFTER):
+            await described(runner)
+        assert not call.done()
+        call.cancel()
+        await runner.close()
 
 
 async def test_attempt_to_open_is_shared_and_outlives_the_caller_that_began_it(
