@@ -27,7 +27,7 @@ logger = logging.getLogger("bentoml.sentiment.rollout")
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 FROZEN_AFTER_SECONDS = 2.0
-# Of the policies that came before a model: the one that the model held now is of is among them.
+# So far back the policy is looked for that named the model which a runner holds.
 EARLIER_POLICIES = 20
 
 
