@@ -78,8 +78,6 @@ class RunnerStream(asyncio.Protocol):
         Called each time that the host has answered on another connection. A router or a proxy may
         have forgotten this one: then what is sent is lost, and nobody says so.
         """
-        if not self.takes_calls:
-            return
         if self._asked >= DEAD_AFTER and self._answers:
             logger.warning("a stream to a runner that answers elsewhere is dead, and is ended")
             self.abort()
@@ -230,10 +228,16 @@ class StreamRunner:
         return await stream.classify(texts, timeout_seconds, lane, long_text)
 
     async def describe(self) -> RunnerDescription:
-        """Get the description of the host."""
+        """Get the description of the host, and see to its stream.
+
+        It is opened before the first call: while a service stops, the address of its runners is
+        gone, and what is open goes on.
+        """
         description = await self._http.describe()
-        if self._stream is not None:
+        if self._stream is not None and self._stream.takes_calls:
             self._stream.watch()
+        else:
+            self._begin_opening()
         return description
 
     async def load(self, desired: DesiredModel) -> RunnerDescription:
@@ -255,12 +259,17 @@ class StreamRunner:
 
     async def _open(self) -> RunnerStream | None:
         """The stream; None if the host has none. All that need it wait for the same attempt."""
+        opening = self._begin_opening()
+        return None if opening is None else await asyncio.shield(opening)
+
+    def _begin_opening(self) -> asyncio.Task[RunnerStream | None] | None:
+        """The attempt that is under way, or a new one; None for a host that has no stream."""
         if time.monotonic() < self._refused_until:
             return None
         if self._opening is None:
             self._opening = asyncio.create_task(self._try_to_open())
             self._opening.add_done_callback(self._end_opening)
-        return await asyncio.shield(self._opening)
+        return self._opening
 
     def _end_opening(self, opening: asyncio.Task[RunnerStream | None]) -> None:
         self._opening = None

@@ -252,6 +252,20 @@ async def test_stream_of_a_host_that_never_answered_a_question_is_kept(host: Hos
         await runner.close()
 
 
+async def test_stream_is_open_before_the_first_call(host: Host, tmp_path: Path) -> None:
+    """A service that stops removes the socket of its runners, and answers for a moment more."""
+    host.queue.result = ONE
+    path = tmp_path / "socket"
+    async with host.running(path) as url:
+        runner = StreamRunner(url)
+        await runner.describe()
+        await until(lambda: host.connections == 2)
+        await runner.describe()  # once the stream is open
+        path.unlink()
+        assert await classify(runner) == [ONE]
+        await runner.close()
+
+
 async def test_attempt_to_open_is_shared_and_outlives_the_caller_that_began_it(
     host: Host, runner: StreamRunner
 ) -> None:
