@@ -285,7 +285,8 @@ def template_database(pytestconfig: pytest.Config, postgres_server: URL) -> URL:
 def named_database(template_database: URL) -> Callable[[str], URL]:
     """Makes a migrated database for a whole run, whose name begins with the given one.
 
-    All workers share the server, and a test may ask twice: the rest of the name is new.
+    It stays on the server of its worker, where another test may ask for the same name, or look for
+    one that is missing: the rest of the name is new.
     """
 
     def make(purpose: str) -> URL:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from core.types import VERSIONS
+from tests.processes import children_that_run
 from tests.serving import Serve
 from tests.waiting import wait_until
 
@@ -17,11 +18,11 @@ def test_version_that_nobody_asked_before_is_answered_while_the_service_stops(
 ) -> None:
     """The sockets of the runners are removed first, and a stream was opened by the first call."""
     with serve_own("drained", DRAIN_SECONDS="8") as bento, bento.client() as client:
+        serving = psutil.Process(bento.process.pid)
         sockets = [
             Path(socket.laddr)
-            for process in psutil.Process(bento.process.pid).children(recursive=True)
-            if "--service-name sentiment_runner_v" in " ".join(process.cmdline())
-            for socket in process.net_connections("unix")
+            for runner in children_that_run(serving, "--service-name sentiment_runner_v")
+            for socket in runner.net_connections("unix")
             if "bentoml-uds-" in socket.laddr
         ]
         assert sockets

@@ -10,6 +10,7 @@ import psutil
 
 from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
+from tests.processes import children_that_run
 from tests.served.derived_models import Tags
 from tests.served.rollouts import Admin, Timeline, any_request, requests
 from tests.serving import ServedBento
@@ -138,11 +139,8 @@ async def test_roll_back_to_a_refused_model_moves_no_traffic_also_after_a_kill(
     await admin.change(action="roll_back", to_version=refused)
     await admin.model_when("v2", lambda sent: sent["load_error"] is not None)
     assert await versions_that_answer() == {"v1"}
-    workers = [
-        process
-        for process in psutil.Process(bento.process.pid).children(recursive=True)
-        if "--service-name sentiment --backlog" in " ".join(process.cmdline())
-    ]
+    serving = psutil.Process(bento.process.pid)
+    workers = children_that_run(serving, "--service-name sentiment --backlog")
     assert len(workers) == 2
     for worker in workers:
         worker.kill()
