@@ -173,12 +173,12 @@ def running(
     signals: StopSignals,
     *,
     restart: bool,
-    is_stopping: Callable[[], bool] = lambda: False,
+    lets_nobody_in: Callable[[], bool],
 ) -> Iterator[None]:
     """Run a server that `begin` starts until the block ends; see `stop` for `signals`.
 
-    With `restart`, a server that ends meanwhile is started again, and one that somebody else has
-    asked to stop, as `is_stopping` tells, does not wait for its clients to leave.
+    With `restart`, a server that ends meanwhile is started again; so is one that `lets_nobody_in`,
+    as it waits for its clients to leave, or its socket was deleted.
     """
     process, ending = begin(), threading.Event()
 
@@ -186,8 +186,9 @@ def running(
         nonlocal process
         while not ending.wait(WATCH_SECONDS):
             if process.poll() is None:
-                if not is_stopping():
+                if not lets_nobody_in():
                     continue
+                logger.error("the private %s lets nobody in, and is stopped", program.title)
                 stop(program, process, signals)
             logger.error("the private %s has ended, and is started again", program.title)
             try:

@@ -109,7 +109,7 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> Path:
             begin,
             STOP_SIGNALS,
             restart=restart,
-            is_stopping=partial(_is_stopping, folder),
+            lets_nobody_in=partial(_lets_nobody_in, folder, sockets),
         )
     )
     return sockets
@@ -191,9 +191,10 @@ def _start(
     program: Program, folder: Path, sockets: Path, account: Account | None
 ) -> subprocess.Popen[bytes]:
     """Start PostgreSQL and wait until it accepts connections."""
-    # The lock says that no owner runs, and no process works in the folder. What the file names,
-    # if it is not cut, is the past, or a stranger since.
-    (folder / "postmaster.pid").unlink(missing_ok=True)
+    # The lock says that no owner runs, and no process works in the folder. What these files name,
+    # if they are not cut, is the past, or a stranger since.
+    for left in (folder / "postmaster.pid", sockets / f"{SOCKET}.lock"):
+        left.unlink(missing_ok=True)
     options = {"listen_addresses": "", "unix_socket_directories": f'"{sockets}"'}
     arguments = ["-D", str(folder)]
     for name, value in {**options, "unix_socket_permissions": "0600"}.items():
@@ -240,13 +241,17 @@ def _is_ready(folder: Path, pid: int) -> bool:
     return status_lines(folder)[:1] == [str(pid)]
 
 
-def _is_stopping(folder: Path) -> bool:
+def _lets_nobody_in(folder: Path, sockets: Path) -> bool:
     """Whether PostgreSQL lets nobody in any more.
 
-    At a SIGTERM it does so until its clients leave, and connection pools never do.
+    At a SIGTERM it does so until its clients leave, and connection pools never do. It does not
+    make its socket again, as where something has tidied up its folder.
     """
     with suppress(OSError):
-        return _status(_pid_file_lines(folder)) == "stopping"
+        if _status(_pid_file_lines(folder)) == "stopping":
+            return True
+        # Where the folder was moved, a start would find nothing, and its clients are still served.
+        return (folder / "PG_VERSION").exists() and not (sockets / SOCKET).exists()
     return False
 
 

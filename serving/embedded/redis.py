@@ -67,7 +67,16 @@ def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> P
     folder.chmod(0o700)
     path = stack.enter_context(socket_folder(folder, SOCKET, os.geteuid())) / SOCKET
     begin = partial(_start, program, folder, path, max_memory)
-    stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
+    stack.enter_context(
+        running(
+            program,
+            folder,
+            begin,
+            STOP_SIGNALS,
+            restart=restart,
+            lets_nobody_in=lambda: not path.exists(),
+        )
+    )
     return path
 
 

@@ -159,19 +159,24 @@ def test_two_clusters_and_two_caches_run_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["stranger", "", "12", "word\n"])
-def test_stale_pid_file_stops_no_stranger(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("file", ["postmaster.pid", ".s.PGSQL.5432.lock"])
+def test_stale_pid_file_stops_no_stranger_and_no_start(
+    tmp_path: Path, file: str, content: str
+) -> None:
     folder = tmp_path / "postgres"
     with postgres_in(folder) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
-        running = (folder / "postmaster.pid").read_text().splitlines(keepends=True)
+        running = (folder / file).read_text().splitlines(keepends=True)
     with subprocess.Popen(as_server(folder, "sleep", "600")) as stranger:
-        if content == "stranger":
-            content = "".join([f"{stranger.pid}\n", *running[1:]])
-        (folder / "postmaster.pid").write_text(content)
-        with embedded_postgres(folder) as url:
-            assert scalar(url, "SELECT value FROM kept") == 7
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            if content == "stranger":
+                content = "".join([f"{stranger.pid}\n", *running[1:]])
+            (folder / file).write_text(content)
+            with embedded_postgres(folder) as url:
+                assert scalar(url, "SELECT value FROM kept") == 7
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_new_cluster_stops_no_postgres_that_names_its_folder(tmp_path: Path) -> None:
@@ -475,6 +480,20 @@ def test_postgres_that_waits_for_its_clients_to_leave_is_started_again(tmp_path:
         assert not left
         wait_until(lambda: answers(lambda: scalar(url, "SELECT 7") == 7), 30)
         client.terminate()
+
+
+def test_server_whose_socket_is_deleted_is_started_again(tmp_path: Path) -> None:
+    """A cleaner of old files may do that; connections that are open hide it."""
+    with (
+        embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url,
+        embedded_redis(tmp_path / "redis", max_memory="32mb", restart=True) as redis_url,
+        Redis.from_url(redis_url) as redis,
+    ):
+        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
+        for name in ("postgres/.s.PGSQL.5432", "redis/redis.sock"):
+            (tmp_path / name).unlink()
+        wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 60)
+        wait_until(lambda: answers(redis.ping), 30)
 
 
 def answers(ask: Callable[[], object]) -> bool:
