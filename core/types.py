@@ -117,6 +117,8 @@ class RunnerDescription:
     # Runners of earlier releases do not say these.
     max_tokens: Count | None = None  # longer texts are truncated
     licence: Annotated[str, Meta(max_length=1_000)] | None = None
+    # False: none can be loaded, for the reason in `load_error`; `tag` is the one that should be.
+    has_model: bool = True
 
     def has_observed(self, desired: DesiredModel) -> bool:
         """Whether every host has loaded or refused the desired model, or is loading it.

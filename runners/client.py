@@ -62,7 +62,10 @@ class RunnerClient(Background):
         has yet to load the model of the policy after a start without what it had saved.
         """
         self.version: Version = version
+        # Of a runner with a model.
         self.last_description: RunnerDescription | None = None
+        # Why the runner has no model; None if it has one, or does not answer.
+        self.problem: str | None = None
         self.ready = False
         # By time.monotonic; None while it answers.
         self._down_since: float | None = None
@@ -81,8 +84,9 @@ class RunnerClient(Background):
         """The last description that the runner gave.
 
         Raises:
-            RunnerUnavailable: the runner has never answered.
+            RunnerUnavailable: the runner has never answered, or has no model.
         """
+        self._refuse_without_model()
         if self.last_description is None:
             raise RunnerUnavailable(f"Model {self.version} is still loading")
         return self.last_description
@@ -91,9 +95,10 @@ class RunnerClient(Background):
         """The last description; waits a moment for the first one.
 
         Raises:
-            RunnerUnavailable: the runner did not answer within `FIRST_DESCRIPTION_SECONDS`.
+            RunnerUnavailable: the runner did not answer within `FIRST_DESCRIPTION_SECONDS`, or
+                has no model.
         """
-        if self.last_description is None:
+        if self.last_description is None and self.problem is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_DESCRIPTION_SECONDS):
                     await self._is_described.wait()
@@ -129,8 +134,10 @@ class RunnerClient(Background):
         Raises:
             Overloaded: they would wait too long.
             DeadlineExceeded: they would wait past the deadline of the request.
-            RunnerUnavailable: the runner has been down for as long as a request may take.
+            RunnerUnavailable: the runner has no model, or has been down for as long as a request
+                may take.
         """
+        self._refuse_without_model()
         self._refuse_if_long_down()
         tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
@@ -145,6 +152,10 @@ class RunnerClient(Background):
                 yield
         except AdmissionRejected as error:
             raise error.to_client() from error
+
+    def _refuse_without_model(self) -> None:
+        if self.problem is not None:
+            raise RunnerUnavailable(f"Model {self.version} cannot be loaded; /health says why")
 
     def _refuse_if_long_down(self) -> None:
         """Refuse what could only wait in vain, as all have that came since the runner went down.
@@ -250,24 +261,37 @@ class RunnerClient(Background):
                 logger.warning(
                     "runner %s no longer answers: %s", self.version, describe_error(error)
                 )
-            self.ready = False
-            self._down_since = self._down_since or time.monotonic()
+            self._note_down(problem=None)
         except Exception:  # a fault of our own: the background task logs it and asks again
             self.ready = False
             raise
         else:
-            self._apply(description)
-            is_ready = self._settling.judge(description)
-            if is_ready and not self.ready:
-                logger.info(
-                    "runner %s is ready: model %s on %s, on %s",
-                    self.version, description.tag, description.engine,
-                    counted(description.hosts, "host"),
-                )  # fmt: skip
-            self.ready = is_ready
-            self._down_since = None
+            if description.has_model:
+                self._note_up(description)
+            else:
+                self._note_down(problem=description.load_error or "it does not say why")
         # Set each time: of the values that the worker processes report, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
+
+    def _note_down(self, problem: str | None) -> None:
+        if problem is not None and problem != self.problem:
+            logger.error("runner %s has no model: %s", self.version, problem)
+        self.problem = problem
+        self.ready = False
+        self._down_since = self._down_since or time.monotonic()
+
+    def _note_up(self, description: RunnerDescription) -> None:
+        self.problem = None
+        self._apply(description)
+        is_ready = self._settling.judge(description)
+        if is_ready and not self.ready:
+            logger.info(
+                "runner %s is ready: model %s on %s, on %s",
+                self.version, description.tag, description.engine,
+                counted(description.hosts, "host"),
+            )  # fmt: skip
+        self.ready = is_ready
+        self._down_since = None
 
     def _apply(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

@@ -37,7 +37,8 @@ _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
 _KEY_HEADER = wire.KEY_HEADER.lower().encode()
 # Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+READY_PATH = "/readyz"
+OPEN_PATHS = frozenset({"/livez", READY_PATH, "/healthz", "/metrics"})
 _PATHS = OPEN_PATHS | {*wire.CALL_PATHS, wire.STREAM_PATH}
 
 
@@ -52,6 +53,7 @@ class Answers:
 
     posts: Mapping[str, Answer]  # by route
     batcher: Callable[[], Batcher]  # of each stream
+    has_model: Callable[[], bool]  # else the runner is not ready
 
 
 class _BodyTooLarge(Exception):
@@ -90,7 +92,7 @@ class RunnerEndpoints:
     """Answers streams, and POSTs to the routes in `answers`; only GETs reach BentoML.
 
     Replies with 415 to another content type, on every path; 400 to a malformed message and 413 to
-    one that is too large; 503 when the runner is full; 500 to an unexpected error.
+    one that is too large; 503 when the runner is full, or has no model; 500 to an unexpected error.
     """
 
     def __init__(self, app: ASGIApp, answers: Callable[[], Answers], max_body_bytes: int) -> None:
@@ -109,6 +111,8 @@ class RunnerEndpoints:
         ):
             batcher = self._answers().batcher
             upgrade.switch(StreamEndpoint(batcher, upgrade.connections, self._max_body_bytes))
+        elif scope["path"] == READY_PATH and not self._answers().has_model():
+            await _send(send, 503, "No model can be loaded; see the log of the runner")
         elif scope["method"] in _BODILESS:
             await self._app(scope, receive, send)
         elif _values(scope, b"content-type") != [_CONTENT_TYPE]:
@@ -158,7 +162,9 @@ class RunnerEndpoints:
         raise _BodyTooLarge
 
 
-def answers_of(runner: Any, batcher: Callable[[], Batcher]) -> Answers:
+def answers_of(
+    runner: Any, batcher: Callable[[], Batcher], has_model: Callable[[], bool]
+) -> Answers:
     """What answers for a `SentimentRunner`; `batcher` answers its streams.
 
     They call its plain methods; a bound method would go through BentoML's client of the service.
@@ -184,7 +190,7 @@ def answers_of(runner: Any, batcher: Callable[[], Batcher]) -> Answers:
         cls.describe.route: answer_describe,
         cls.load.route: answer_load,
     }
-    return Answers(posts, batcher)
+    return Answers(posts, batcher, has_model)
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

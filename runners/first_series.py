@@ -7,7 +7,7 @@ from core.metrics import start_at_zero
 from core.types import Version
 
 # The background tasks of a runner's process, as they name themselves.
-BACKGROUND_TASKS = ("EngineChoice", "ModelChange")
+BACKGROUND_TASKS = ("EngineChoice", "ModelChange", "ModelRetry")
 
 
 def start_runner_series(version: Version) -> None:

@@ -31,8 +31,11 @@ class Host:
     def __init__(self, url: str, runner: RemoteRunner) -> None:
         self.url = url
         self.runner = runner
+        # May be called: it answers, and has a model.
         self.is_up = False
         self.description: RunnerDescription | None = None
+        # It answers that no model can be loaded.
+        self.lacks_model = False
         self._missed_probes = 0
         self._tokens = 0
         self._last_call_at = 0.0
@@ -94,6 +97,7 @@ class Host:
                 description = await self.runner.describe()
         except RUNNER_FAILURES as error:
             self._missed_probes += 1
+            self.lacks_model = False
             is_timeout = isinstance(error, TimeoutError)
             if self.is_up and (not is_timeout or self._missed_probes >= UNHEALTHY_AFTER):
                 logger.warning(
@@ -101,6 +105,7 @@ class Host:
                 )
                 self.is_up = False
             return None
-        self.is_up, self._missed_probes = True, 0
+        self.is_up, self._missed_probes = description.has_model, 0
+        self.lacks_model = not description.has_model
         self.description = description
         return description

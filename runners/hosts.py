@@ -147,7 +147,8 @@ class RunnerHosts:
             aiohttp.ClientConnectionError: no host answers.
         """
         for host in self._hosts.values():
-            if host.is_up and host.description and not host.description.has_observed(desired):
+            answers = host.is_up or host.lacks_model
+            if answers and host.description and not host.description.has_observed(desired):
                 await host.runner.load(desired)
         return await self.describe()
 
@@ -185,7 +186,11 @@ class RunnerHosts:
 
 
 def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:
-    """The description of many hosts as one runner; the first host names the revision."""
+    """The description of many hosts as one runner.
+
+    The first host names the revision: one without a model only if no other has one.
+    """
+    descriptions = sorted(descriptions, key=lambda host: not host.has_model)
     # One that has refused a model holds another, which says nothing.
     states = {
         (host.observed_generation, host.loading, None if host.load_error else host.tag)

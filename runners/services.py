@@ -59,7 +59,9 @@ class SentimentRunner:
                 f"{settings.otel_service_name}-runner-{self.version}", settings.traces_endpoint
             )
         slot = self._slot = slot_of(self.version, settings)
-        _answers[self.version] = answers_of(self, lambda: slot.batcher)
+        _answers[self.version] = answers_of(
+            self, lambda: slot.batcher, lambda: slot.description.has_model
+        )
         start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)
         collect_and_return()
@@ -68,7 +70,7 @@ class SentimentRunner:
     @bentoml.on_startup
     async def start(self) -> None:
         heartbeat.watch_loop(asyncio.get_running_loop())
-        self._slot.choose_engine()
+        self._slot.start()
 
     @bentoml.api(route=wire.CLASSIFY_PATH)
     async def classify(

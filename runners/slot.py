@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from bentoml.exceptions import NotFound
 
@@ -17,12 +17,14 @@ from core.gc import collect_and_return
 from core.heartbeat import Work
 from core.settings import Settings
 from core.types import DesiredModel, EngineName, RunnerDescription, Version
+from runners.batching import TokenBatcher
 from runners.chosen_model import Choice, ChosenModel, chosen_model
 from runners.engines.choice import EngineUnavailable
 from runners.engines.fastest import find_fastest
 from runners.integrity import ModelDamaged
 from runners.loading import GoldenCheckFailed, Loaded, load
 from runners.model_store import candidates
+from runners.no_model import NoModel, without_model
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -36,8 +38,19 @@ _MAX_REASON_CHARACTERS = 1_000
 # The service is ready by then, and a first start has ended.
 _CHOOSE_AFTER_SECONDS = 10.0
 
+# What is damaged may be mended. To look at its files takes less than a second of a core.
+_RETRY_SECONDS = 15.0
+
 
 async def _no_choice(_tag: str) -> None: ...
+
+
+class _Kept(NamedTuple):
+    """What a start finds: a model, or why there is none."""
+
+    description: RunnerDescription
+    batcher: TokenBatcher | NoModel
+    choice: Choice
 
 
 class Slot:
@@ -46,6 +59,8 @@ class Slot:
     The next model is loaded, warmed and checked against its golden set while the current one
     serves. Then new calls go to it; the current one answers the calls that it has and is dropped.
     If the next model cannot be loaded or fails the check, the current one goes on serving.
+
+    Where none can be loaded at the start, calls are refused until one can, or another is requested.
     """
 
     def __init__(
@@ -55,11 +70,14 @@ class Slot:
         chosen: ChosenModel,
         load: Callable[[str, bool], Loaded],
         find_fastest: Callable[[str], Awaitable[EngineName | None]] = _no_choice,
+        *,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         """`load` takes a tag, and whether to check the model's golden set.
 
         `find_fastest` takes a tag and names the engine that `load` would choose by what is measured
-        then; None if there is nothing to choose.
+        then; None if there is nothing to choose. Without a model, one is looked for every
+        `retry_seconds`.
         """
         self._version: Version = version
         self._configured = configured
@@ -71,26 +89,42 @@ class Slot:
         self._replacing = asyncio.Lock()
         self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
+        self._retry_seconds = retry_seconds
+        # Why a tag was refused last, of those that are tried again.
+        self._refusals: dict[str, str] = {}
         self.description: RunnerDescription
         kept = chosen.read()
         self.is_first = kept is None  # nothing says which model served before
-        choice = kept or Choice(DesiredModel(None, 0))
-        (description, self.batcher), load_error = self._load_any(
-            choice.tags(configured), checked=False, forgiven=Exception
-        )
+        self._choice = kept or Choice(DesiredModel(None, 0))
+        found = self._load_kept()
+        self.batcher, self._choice = found.batcher, found.choice
+        self._describe(found.description)
+
+    def _load_kept(self) -> _Kept:
+        """Load the model of the choice, or what may serve instead of it."""
+        choice, version = self._choice, self._version
+        wanted, *_ = tags = choice.tags(self._configured)
         generation = choice.desired.generation
-        self._describe(description, observed_generation=generation, load_error=load_error)
+        try:
+            (description, batcher), load_error = self._load_any(
+                tags, checked=False, forgiven=Exception
+            )
+        except Exception as error:  # noqa: BLE001  whatever it is may be mended
+            reason = self._note_refusal(tags[-1], error)
+            description = without_model(version, wanted, reason)
+            return _Kept(replace(description, observed_generation=generation), NoModel(), choice)
         if load_error is None:
             choice = choice.loaded(choice.desired, description.tag)
         else:
-            wanted = choice.tags(configured)[0]
             choice = choice._replace(tag=wanted, substitute=description.tag)
             logger.error(
                 "%s: %s serves instead, until a rollout or MODEL_%s names another model",
                 version, description.tag, version.upper(),
             )  # fmt: skip
-        chosen.save(choice)
-        self._choice = choice
+        self._chosen.save(choice)
+        description = replace(description, observed_generation=generation, load_error=load_error)
+        return _Kept(description, batcher, choice)
 
     def _load_any(
         self, tags: Sequence[str], *, checked: bool, forgiven: type[Exception]
@@ -105,7 +139,7 @@ class Slot:
         except forgiven as error:
             if not others:
                 raise
-            reason = self._log_refusal(first, error)
+            reason = self._note_refusal(first, error)
         loaded, _ = self._load_any(others, checked=checked, forgiven=forgiven)
         return loaded, reason
 
@@ -116,6 +150,37 @@ class Slot:
         self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = run_in_background("ModelChange", self._load_requested, until_done=True)
+
+    def start(self) -> None:
+        """Begin to look for what is better than what the start found: an engine, or a model."""
+        if not self.description.has_model:
+            logger.error(
+                "%s: no model can be loaded, which is tried again every %g s; a rollout or "
+                "MODEL_%s may name another",
+                self._version, self._retry_seconds, self._version.upper(),
+            )  # fmt: skip
+            self._retrying = run_in_background("ModelRetry", self._retry, until_done=True)
+        self.choose_engine()
+
+    async def _retry(self) -> None:
+        while not self.description.has_model:
+            await asyncio.sleep(self._retry_seconds)
+            async with self._replacing:
+                if not self.description.has_model:
+                    await self._try_kept()
+
+    async def _try_kept(self) -> None:
+        found = await asyncio.to_thread(self._load_kept)
+        # Meanwhile another one may have been requested, which is loaded next.
+        loading = self.description.loading
+        if found.description.has_model:
+            self.batcher, self._choice = found.batcher, found.choice
+            self._describe(found.description, loading=loading)
+            logger.info("%s: %s serves", self._version, found.description.tag)
+            self.choose_engine()
+            collect_and_return()
+        elif found.description.observed_generation == self.description.observed_generation:
+            self._describe(found.description, loading=loading)
 
     def choose_engine(self, *, after_seconds: float = _CHOOSE_AFTER_SECONDS) -> None:
         """Begin to find out the fastest engine on this CPU, and then change to it."""
@@ -132,7 +197,7 @@ class Slot:
         return self.batcher.progress()
 
     def close(self) -> None:
-        for task in (self._changing, self._choosing):
+        for task in (self._changing, self._choosing, self._retrying):
             if task is not None:
                 task.cancel()
         self.batcher.close()
@@ -147,7 +212,8 @@ class Slot:
 
     async def _choose_engine(self) -> None:
         tag = None
-        while tag != self.description.tag:  # another model came meanwhile
+        # Another model may come meanwhile.
+        while self.description.has_model and tag != self.description.tag:
             tag = self.description.tag
             try:
                 fastest = await self._find_fastest(tag)
@@ -171,6 +237,7 @@ class Slot:
 
     async def _change(self, desired: DesiredModel) -> None:
         tags = self._choice.tags_of(desired, self._configured)
+        self._refusals.clear()
         try:
             # A tag that the store has is not replaced by another one.
             (description, batcher), _ = await asyncio.to_thread(
@@ -181,7 +248,7 @@ class Slot:
                 self.description,
                 observed_generation=desired.generation,
                 loading=None,
-                load_error=self._log_refusal(tags[0], error),
+                load_error=self._note_refusal(tags[0], error),
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
@@ -197,23 +264,26 @@ class Slot:
                 del previous
                 collect_and_return()
 
-    def _log_refusal(self, tag: str, error: Exception) -> str:
-        """Log why a model is refused; returns the part that is safe to show."""
-        logger.error("%s: %s is refused", self._version, tag, exc_info=error)
-        reason = str(error) if isinstance(error, _SHOWN_ERRORS) else type(error).__name__
+    def _note_refusal(self, tag: str, error: Exception) -> str:
+        """Log why a model is refused, once; returns the part that is safe to show."""
+        is_shown = isinstance(error, _SHOWN_ERRORS)
+        reason = str(error) if is_shown else type(error).__name__
+        if self._refusals.get(tag) != reason:
+            self._refusals[tag] = reason
+            trace = None if is_shown else error
+            logger.error("%s: %s is refused: %s", self._version, tag, reason, exc_info=trace)
         return f"{tag}: {reason}"[:_MAX_REASON_CHARACTERS]
 
     def _describe(self, description: RunnerDescription, **changes: Any) -> None:
         self.description = replace(description, **changes)
-        metrics.model_refused.labels(self._version).set(self.description.load_error is not None)
+        held = self.description
+        is_another = held.has_model and held.load_error is not None
+        metrics.model_refused.labels(self._version).set(is_another)
         metrics.capacity.labels(self._version).set(self.description.tokens_per_second or 0.0)
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:
-    """The slot of a runner's process, with the last chosen or configured model.
-
-    Raises the errors of `load`: without a model there is nothing to serve.
-    """
+    """The slot of a runner's process, with the last chosen or configured model."""
     configured = settings.model_tag(version)
 
     def load_tag(tag: str, check_golden_set: bool) -> Loaded:
@@ -226,7 +296,7 @@ def slot_of(version: Version, settings: Settings) -> Slot:
         load_tag,
         partial(find_fastest, settings=settings),
     )
-    if slot.is_first and (models := candidates(configured)) > 1:
+    if slot.is_first and slot.description.has_model and (models := candidates(configured)) > 1:
         logger.warning(
             "%s: nothing in DATA_FOLDER/models says which of %d models served before, so the "
             "newest serves: %s; name another one in MODEL_%s",

@@ -37,6 +37,9 @@ class WatchedRunner(Protocol):
     @property
     def last_description(self) -> RunnerDescription | None: ...
 
+    @property
+    def problem(self) -> str | None: ...
+
 
 class WatchedPolicy(Protocol):
     @property
@@ -257,7 +260,7 @@ def _served_model(runner: WatchedRunner) -> ServedModel:
 def _runner_health(runner: WatchedRunner) -> RunnerHealth:
     description = runner.last_description
     if description is None:
-        return RunnerHealth(ready=runner.ready, revision=None, engine=None)
+        return RunnerHealth(ready=False, revision=None, engine=None, load_error=runner.problem)
     loading = description.loading
     return RunnerHealth(
         ready=runner.ready,
@@ -265,6 +268,6 @@ def _runner_health(runner: WatchedRunner) -> RunnerHealth:
         engine=description.engine,
         tag=description.tag or None,
         loading=(loading.tag or "the configured model") if loading else None,
-        load_error=description.load_error,
+        load_error=runner.problem or description.load_error,
         observed_generation=description.observed_generation if description.converged else None,
     )

@@ -58,7 +58,9 @@ class _Server(uvicorn.Server):
 
 
 def host(where: str) -> None:
-    endpoints = RunnerEndpoints(PlainTextResponse(), lambda: Answers({}, Echo), MAX_BYTES)
+    endpoints = RunnerEndpoints(
+        PlainTextResponse(), lambda: Answers({}, Echo, lambda: True), MAX_BYTES
+    )
     settings = uvicorn.Config(
         endpoints, http=BoundedHttpProtocol, interface="asgi3", lifespan="off", log_config=None
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 
 import httpx
 import psutil
 
 from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
+from runners.model_store import find_model
 from tests.processes import children_that_run
 from tests.served.derived_models import Tags
 from tests.served.rollouts import Admin, Timeline, any_request, requests
 from tests.serving import ServedBento
+from tests.store import model_store_at
 from tests.waiting import until
 
 # In the suite; the command `make faults` takes the others.
@@ -150,3 +153,38 @@ async def test_roll_back_to_a_refused_model_moves_no_traffic_also_after_a_kill(
     await admin.holds("v2", tags.flipped)
     assert await versions_that_answer() == {"v2"}
     assert (await admin.status())["waits_for"] == []
+
+
+async def test_runner_whose_model_is_damaged_says_so_and_takes_the_one_that_a_rollout_names(
+    bento: ServedBento, home: Path, client: httpx.AsyncClient, admin: Admin, tags: Tags
+) -> None:
+    """Its process ended again and again, with tracebacks, and callers read that it still loads."""
+    serving = psutil.Process(bento.process.pid)
+
+    def runners() -> list[psutil.Process]:
+        return children_that_run(serving, "--service-name sentiment_runner_v2")
+
+    with model_store_at(home / "models"):
+        file = find_model(tags.v2).folder / "tokenizer.json"
+    whole = file.with_name("whole")
+    file.rename(whole)  # its content is also that of other models
+    try:
+        file.write_bytes(whole.read_bytes()[:-1])
+        [runner] = runners()
+        runner.kill()
+        health = await admin.model_when("v2", lambda sent: sent["load_error"] is not None)
+        assert not health["ready"]
+        assert health["load_error"].startswith(f"{tags.v2}: {tags.v2}: changed since it was saved")
+        before = runners()
+        for version, status in (("v1", 200), ("v2", 503)):
+            body = {"text": f"A film of {version}.", "version": version}
+            reply = await client.post("/predict", json=body)
+            assert reply.status_code == status, reply.text
+        assert reply.json()["detail"] == "Model v2 cannot be loaded; /health says why"
+        await admin.reload("v2", tags.flipped)
+        await admin.holds("v2", tags.flipped)
+        body = {"text": "Another film.", "version": "v2"}
+        assert (await client.post("/predict", json=body)).status_code == 200
+        assert runners() == before
+    finally:
+        whole.rename(file)

@@ -36,6 +36,7 @@ class FakeBackend:
         # It still has the first model that was requested.
         self.is_slow = False
         self.load_error: str | None = None
+        self.has_model = True
 
     async def classify(
         self,
@@ -80,6 +81,7 @@ class FakeBackend:
             observed_generation=observed.generation,
             tag=observed.tag or "configured:1",
             load_error=self.load_error,
+            has_model=self.has_model,
         )
 
 

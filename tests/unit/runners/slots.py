@@ -78,8 +78,8 @@ class Store:
             self._loading.release()
 
 
-def slot_of(store: Store, chosen: ChosenModel) -> Slot:
-    return Slot("v1", "m:1", chosen, store.load)
+def slot_of(store: Store, chosen: ChosenModel, *, retry_seconds: float = 0.05) -> Slot:
+    return Slot("v1", "m:1", chosen, store.load, retry_seconds=retry_seconds)
 
 
 async def revision_of(slot: Slot) -> str:

@@ -35,7 +35,9 @@ class Host:
         endpoints = RunnerEndpoints(
             PlainTextResponse("BentoML", status_code=404),
             lambda: Answers(
-                {"/classify": self._post, "/describe": self._describe}, lambda: self.queue
+                {"/classify": self._post, "/describe": self._describe},
+                lambda: self.queue,
+                lambda: True,
             ),
             MAX_BYTES,
         )

@@ -71,6 +71,35 @@ async def test_runner_that_is_gone_is_no_longer_ready(backend: FakeBackend) -> N
     assert counter("runner_up", version="v1") == 0
 
 
+def state(runner: RunnerClient) -> tuple[bool, str | None]:
+    return runner.ready, runner.problem
+
+
+async def test_runner_without_a_model_says_why_and_takes_another(backend: FakeBackend) -> None:
+    backend.has_model, backend.load_error = False, "m:1: its files are damaged"
+    runner = client(backend)
+    await runner.refresh()
+    assert runner.last_description is None
+    assert state(runner) == (False, "m:1: its files are damaged")
+    with pytest.raises(RunnerUnavailable, match="v1 cannot be loaded; /health says why"):
+        await classify(runner, ["a text"])
+    with pytest.raises(RunnerUnavailable, match="v1 cannot be loaded"):
+        await runner.wait_until_described()
+    runner.set_desired(HELD, time.monotonic())
+    await runner.refresh()
+    assert backend.requested == [HELD]
+    backend.has_model, backend.load_error = True, None
+    await runner.refresh()
+    assert state(runner) == (True, None)
+    await classify(runner, ["a text"])
+    backend.has_model, backend.load_error = False, None  # it was restarted
+    await runner.refresh()
+    assert state(runner) == (False, "it does not say why")
+    backend.error = ConnectionRefusedError()
+    await runner.refresh()
+    assert state(runner) == (False, None)
+
+
 async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
     runner = client(backend)
     await runner.refresh()

@@ -24,7 +24,7 @@ PICKLE = "application/vnd.bentoml+pickle"
 
 
 def answers(answer: Answer) -> Answers:
-    return Answers({"/classify": answer}, FakeQueue)
+    return Answers({"/classify": answer}, FakeQueue, lambda: True)
 
 
 class Calls:
@@ -63,6 +63,22 @@ async def test_call_is_answered_with_a_message(client: httpx.AsyncClient, calls:
     assert reply.headers["content-type"] == wire.CONTENT_TYPE
     assert reply.headers["content-length"] == "4"
     assert calls.bodies == [b"body"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_runner_without_a_model_is_alive_and_not_ready(method: str) -> None:
+    has_model = False
+    app = RunnerEndpoints(
+        PlainTextResponse("BentoML"),
+        lambda: Answers({}, FakeQueue, lambda: has_model),
+        MAX_BODY_BYTES,
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://runner") as client:
+        assert (await client.request(method, "/readyz")).status_code == 503
+        assert (await client.request(method, "/livez")).status_code == 200
+        has_model = True
+        assert (await client.request(method, "/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/classify", "/describe", "/", "/metrics", "/no/such/path"])

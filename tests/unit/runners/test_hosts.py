@@ -27,6 +27,7 @@ class FakeHost:
         self.tokens_per_second = tokens_per_second
         self.error: Exception | None = None
         self.hangs = False
+        self.has_model = True
         self.closed = False
         self.calls = 0
         self.requested: list[DesiredModel] = []
@@ -63,6 +64,8 @@ class FakeHost:
             tokens_per_second=self.tokens_per_second,
             observed_generation=observed.generation,
             tag=observed.tag or "configured:1",
+            load_error=None if self.has_model else "configured:1: damaged",
+            has_model=self.has_model,
         )
 
     def hang_up(self) -> None:
@@ -141,6 +144,25 @@ async def test_load_request_reaches_a_host_that_was_down_once_it_is_back(
     machines.hosts["b"].error = None
     assert not (await machines.runner.describe()).has_observed(desired)
     assert (await machines.runner.load(desired)).has_observed(desired)
+
+
+async def test_host_without_a_model_gets_no_call_and_may_be_given_another(
+    machines: Machines,
+) -> None:
+    machines.hosts["a"].has_model = False
+    description = await machines.runner.describe()
+    assert (description.revision, description.has_model) == ("b", True)
+    assert description.load_error == "configured:1: damaged"
+    assert {await machines.classify() for _ in range(6)} == {"b", "c"}
+    desired = DesiredModel("m:2", 5)
+    await machines.runner.load(desired)
+    assert machines.hosts["a"].requested == [desired]
+    machines.hosts["a"].has_model = True
+    await machines.runner.describe()
+    assert {await machines.classify() for _ in range(6)} == {"a", "b", "c"}
+    for host in machines.hosts.values():
+        host.has_model = False
+    assert not (await machines.runner.describe()).has_model
 
 
 async def test_idle_hosts_are_called_in_turn(machines: Machines) -> None:

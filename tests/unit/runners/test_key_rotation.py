@@ -50,7 +50,9 @@ async def runner_pod(settings: Settings) -> AsyncIterator[str]:
     endpoints = RunnerEndpoints(
         PlainTextResponse("BentoML"),
         lambda: Answers(
-            {"/classify": answer_classify, "/describe": answer_describe}, lambda: FakeQueue(RESULT)
+            {"/classify": answer_classify, "/describe": answer_describe},
+            lambda: FakeQueue(RESULT),
+            lambda: True,
         ),
         1_000_000,
     )

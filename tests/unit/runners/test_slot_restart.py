@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from bentoml.exceptions import NotFound
+from bentoml.exceptions import NotFound, ServiceUnavailable
 
 from core.types import DesiredModel
 from runners.chosen_model import Choice, ChosenModel
+from runners.integrity import ModelDamaged
 from runners.slot import Slot
 from tests.unit.runners.slots import Store, revision_of, slot_of
 from tests.waiting import until
@@ -132,10 +134,71 @@ def test_choice_of_an_earlier_release_names_the_exact_tag_from_now_on(
     assert chosen.read() == Choice(DesiredModel(None, 9), "m:1", None, "m:1")
 
 
-async def test_slot_without_any_model_does_not_start(store: Store, chosen: ChosenModel) -> None:
+@pytest.fixture
+async def without_model(store: Store, chosen: ChosenModel) -> AsyncIterator[Slot]:
+    """A started slot whose configured model is damaged."""
+    store.errors["m:1"] = ModelDamaged("its files are damaged")
+    slot = slot_of(store, chosen)
+    slot.start()
+    yield slot
+    slot.close()
+
+
+async def test_slot_without_any_model_says_why_and_takes_one_that_is_mended(
+    without_model: Slot, store: Store, chosen: ChosenModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot = without_model
+    assert not slot.description.has_model
+    assert slot.description.load_error == "m:1: its files are damaged"
+    assert (slot.description.tag, slot.progress()) == ("m:1", {})
+    with pytest.raises(ServiceUnavailable, match="no model can be loaded"):
+        await revision_of(slot)
+    assert chosen.read() is None
+    await until(lambda: len(store.loaded) >= 3)
+    refusals = [record for record in caplog.records if "is refused" in record.message]
+    assert len(refusals) <= 1  # not at each attempt
     store.errors["m:1"] = NotFound("m:1 is not there")
-    with pytest.raises(NotFound):
-        slot_of(store, chosen)
+    await until(lambda: slot.description.load_error == "m:1: m:1 is not there")
+    store.errors.clear()
+    await until(lambda: slot.description.has_model)
+    assert await revision_of(slot) == "m:1"
+    assert slot.description.load_error is None
+    assert chosen.read() == Choice(DesiredModel(None, 0), "m:1", None, "m:1")
+    loads = len(store.loaded)
+    await asyncio.sleep(0.2)  # it looks no more
+    assert len(store.loaded) == loads
+
+
+async def test_slot_without_any_model_loads_the_one_that_a_rollout_names(
+    without_model: Slot, store: Store, chosen: ChosenModel
+) -> None:
+    slot = without_model
+    store.errors["m:3"] = ModelDamaged("its files are damaged too")
+    slot.request_load(DesiredModel("m:3", 1))
+    await until(lambda: slot.description.observed_generation == 1)
+    assert (slot.description.has_model, slot.description.load_error) == (
+        False, "m:3: its files are damaged too",
+    )  # fmt: skip
+    slot.request_load(DesiredModel("m:2", 2))
+    await until(lambda: slot.description.has_model)
+    assert (slot.description.tag, slot.description.load_error) == ("m:2", None)
+    assert await revision_of(slot) == "m:2"
+    await until(lambda: chosen.read() == Choice(DesiredModel("m:2", 2), "m:2"))
+
+
+async def test_slot_that_holds_the_model_before_is_asked_for_the_refused_one_again(
+    without_model: Slot, store: Store
+) -> None:
+    """The caller then sees that the model of its generation was not refused by this model."""
+    slot = without_model
+    store.errors["m:3"] = ModelDamaged("its files are damaged too")
+    desired = DesiredModel("m:3", 1)
+    slot.request_load(desired)
+    await until(lambda: slot.description.has_observed(desired))
+    del store.errors["m:1"]
+    await until(lambda: slot.description.has_model)
+    assert (slot.description.tag, slot.description.observed_generation) == ("m:1", 0)
+    assert not slot.description.has_observed(desired)
 
 
 def test_choice_is_ignored_once_another_model_is_configured(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_every_cut_of_a_message_is_a_wire_error(data: st.DataObject) -> None:
 
 
 # Runners of earlier releases do not send them.
-LATER_FIELDS = {"max_tokens", "licence"}
+LATER_FIELDS = {"max_tokens", "licence", "has_model"}
 
 
 def test_field_names_of_the_wire_do_not_change() -> None:
@@ -137,6 +137,7 @@ def test_field_names_of_the_wire_do_not_change() -> None:
         "converged": True,
         "max_tokens": None,
         "licence": None,
+        "has_model": True,
     }
 
 

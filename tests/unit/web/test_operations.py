@@ -29,6 +29,7 @@ LOADED = runner_description(revision="5f0c6f1d2a9b")
 class FakeRunner:
     ready: bool
     last_description: RunnerDescription | None = LOADED
+    problem: str | None = None
 
 
 @dataclass
