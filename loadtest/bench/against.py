@@ -9,8 +9,10 @@ from __future__ import annotations
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,9 @@ from loadtest.table import console, make_table
 from loadtest.traffic import Kind
 
 WARM_UP_SECONDS = 2.0
+# A runner begins to time its engines ten seconds after a first start, and takes as long for it.
+IDLE_SECONDS, IDLE_SHARE = 15.0, 0.05
+BUSY_SECONDS = 120.0
 # Nothing is refused: what is compared is how fast they are.
 SETTINGS = {"MAX_QUEUE_SECONDS": "60", "MAX_BULK_QUEUE_SECONDS": "60"}
 SHOWN = ("requests_per_second", "p50_ms", "p95_ms")
@@ -60,6 +65,9 @@ def main(
                     service_of(tree, folder / f"of-{name}", **SETTINGS)
                 )
                 servers[name].wait_until_ready()
+            for name, server in servers.items():
+                console.print(f"waiting until the service of {name} has ended what a start begins")
+                _wait_until_idle(server)
             for row in _measure(servers, cells, rounds, seconds):
                 console.print("  ".join(_shown(row)), soft_wrap=True)
                 rows.append(row)
@@ -86,6 +94,23 @@ def checkout(revision: str, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run([*git, "remove", "--force", str(folder)], check=False)
+
+
+def _wait_until_idle(server: Server) -> None:
+    """Wait until no process of a service that nobody asks has anything to do.
+
+    Raises:
+        NotStarted: one still has after `BUSY_SECONDS`.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        before = cpu_seconds(server.pid)
+        time.sleep(IDLE_SECONDS)
+        role, used = max(cpu_seconds(server.pid, before).items(), key=itemgetter(1))
+        if used < IDLE_SHARE * IDLE_SECONDS:
+            return
+        if time.monotonic() > deadline:
+            raise NotStarted(f"{role} is busy though nobody asks: {used:.1f} s of CPU")
 
 
 def _measure(
