@@ -21,13 +21,15 @@ from analytics.partitions import (
 from analytics.rollups import DROP_PARTITIONS, WRITERS_LOCK
 from core.admin_log import admin_actions
 from core.background import Background
-from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right
+from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right, server_now
 
 logger = logging.getLogger("bentoml.sentiment.partition_maintenance")
 
 # The writer creates a missing partition itself, but the batch then waits for it.
 DAYS_AHEAD = 7
 HOUR_SECONDS = 3_600.0
+# Two clocks that are right may be on both sides of midnight.
+MOST_APART = timedelta(days=1)
 RETRY_SECONDS = 60.0
 # PostgreSQL refuses to delete younger admin actions (migration 0013).
 MIN_ADMIN_LOG_DAYS = 366
@@ -55,11 +57,13 @@ class PartitionMaintenance(Background):
         # To look for texts in a day is to read all of it.
         self._days_without_texts: set[date] = set()
 
-    async def run(self, today: date) -> list[date]:
+    async def run(self, today: date, by_server: date | None = None) -> list[date]:
         """Create and drop the partitions that are due; return the days that were dropped.
 
+        `by_server` is today by PostgreSQL's clock, if it is another one. What is removed for its
+        age is so old by both: a machine whose clock is days ahead would drop what others keep.
         A service that runs makes each day's partition. If all from before today are due, it stood
-        still for so long, or its clock is wrong: then none is dropped before tomorrow.
+        still for so long, or both clocks are wrong: then none is dropped before tomorrow.
 
         Raises:
             DATABASE_FAILURES: PostgreSQL is away.
@@ -70,6 +74,13 @@ class PartitionMaintenance(Background):
                 connection, [today + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)]
             )
             present = await partition_days(connection)
+            if by_server is not None and abs(today - by_server) > MOST_APART:
+                logger.warning(
+                    "it is %s by the clock of this machine, and %s by PostgreSQL's: nothing is "
+                    "removed before it is too old by both; set them, for example with NTP",
+                    today, by_server,
+                )  # fmt: skip
+            today = min(today, by_server or today)
             first_retained = today - timedelta(days=self._retention_days)
             stood_still = not await has_partition(connection, first_retained, today)
         await self._expire(today, present)
@@ -115,7 +126,9 @@ class PartitionMaintenance(Background):
     async def _run(self) -> None:
         while True:
             try:
-                dropped = await self.run(datetime.now(UTC).date())
+                async with self._engine.connect() as connection:
+                    by_server = (await server_now(connection)).date()
+                dropped = await self.run(datetime.now(UTC).date(), by_server)
             except DATABASE_FAILURES as error:
                 # A right does not come by itself.
                 seconds = HOUR_SECONDS if is_missing_right(error) else RETRY_SECONDS

@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
-from sqlalchemy import URL, Connection, Dialect, ExceptionContext, MetaData, event
+from sqlalchemy import URL, Connection, Dialect, ExceptionContext, MetaData, event, func, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -56,6 +57,8 @@ DATABASE_FAILURES = (
 _VALUE_CLASSES = ("22", "23")
 # What the driver raises while it encodes a row, and we while we compute one.
 _ENCODING_FAILURES = (ArithmeticError, LookupError, TypeError, ValueError)
+# Not that of the transaction, which may be long.
+_NOW = select(func.clock_timestamp())
 
 
 def is_value_failure(error: BaseException) -> bool:
@@ -286,6 +289,12 @@ async def reading(
             yield connection
     except DATABASE_FAILURES as error:
         raise DatabaseUnavailable("The database cannot answer now; try again") from error
+
+
+async def server_now(connection: AsyncConnection) -> datetime:
+    """The time by PostgreSQL's clock, in UTC."""
+    now: datetime = (await connection.execute(_NOW)).scalar_one()
+    return now.astimezone(UTC)
 
 
 async def connected(engine: AsyncEngine) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
-from core.postgres import opened_engine
+from core.postgres import opened_engine, server_now
 from core.redis import connect
 
 # A prediction is filed under its time, and an A/B test compares the times of two machines.
@@ -57,8 +57,7 @@ async def _postgres_time(url: URL) -> float:
         opened_engine(url, timeout_seconds=TIMEOUT_SECONDS) as engine,
         engine.connect() as connection,
     ):
-        query = text("SELECT extract(epoch FROM clock_timestamp())::float8")
-        return float((await connection.execute(query)).scalar_one())
+        return (await server_now(connection)).timestamp()
 
 
 async def _redis_time(url: str) -> float:

@@ -21,7 +21,7 @@ from analytics.log.sinks.rows import stored_ids
 from analytics.partitions import begin_of_day, make_partitions
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import model_versions
-from core.postgres import timed
+from core.postgres import server_now, timed
 from core.types import SENTIMENTS, Failure, ModelVersion, Prediction
 from core.uuid7 import new_id, time_of
 
@@ -119,17 +119,19 @@ class LogWriter:
                     predictions,
                     comparisons,
                     failures,
-                    texts_since=self._texts_since(),
+                    texts_since=await self._texts_since(connection),
                 )
                 if new and self._outbox is not None:
                     await self._outbox.append(*await stored_ids(connection, predictions))
                 return new
 
-    def _texts_since(self) -> datetime | None:
+    async def _texts_since(self, connection: AsyncConnection) -> datetime | None:
         """The begin of the first day whose texts are kept; None: all are."""
         if not self._text_days:
             return None
-        return begin_of_day(datetime.now(UTC).date(), days_ago=self._text_days)
+        # As in partition_maintenance, a text is too old by both clocks or not at all.
+        now = min(datetime.now(UTC), await server_now(connection))
+        return begin_of_day(now.date(), days_ago=self._text_days)
 
     async def check(self) -> None:
         """Store a prediction without fault, and roll it back.

@@ -164,6 +164,31 @@ async def test_clock_that_jumped_drops_nothing_for_a_day(
     assert dropped == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
 
 
+@pytest.mark.parametrize(
+    ("own", "of_server", "dropped"),
+    [(10, 0, []), (0, 10, []), (10, 2, [-3, -2]), (1, 0, []), (4, 4, [-3, -2, -1, 0])],
+)
+async def test_day_is_dropped_if_it_is_old_by_the_clocks_of_this_machine_and_of_postgresql(
+    engine: AsyncEngine,
+    caplog: pytest.LogCaptureFixture,
+    own: int,
+    of_server: int,
+    dropped: list[int],
+) -> None:
+    """One machine whose clock is days ahead dropped what all others keep."""
+    made = [make_prediction(created_at=MIDNIGHT + n * DAY) for n in range(-3, 1)]
+    await PredictionWriter(engine, "full").write(made)
+    maintenance = PartitionMaintenance(engine, retention_days=3, text_days=3)
+    await maintenance.run(TODAY)
+    days = await maintenance.run(TODAY + own * DAY, TODAY + of_server * DAY)
+    assert days == [TODAY + n * DAY for n in dropped]
+    texts = "SELECT count(*) FROM predictions WHERE text IS NOT NULL"
+    async with engine.connect() as connection:
+        assert (await connection.execute(text(texts))).scalar_one() == 4 - len(dropped)
+    warned = f"it is {TODAY + own * DAY} by the clock of this machine" in caplog.text
+    assert warned == (abs(own - of_server) > 1)
+
+
 async def test_no_day_is_dropped_without_retention(engine: AsyncEngine) -> None:
     await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=4_000))])
     assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
