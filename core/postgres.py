@@ -148,6 +148,9 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) ->
         pool_timeout=timeout_seconds,
         pool_pre_ping=True,
         hide_parameters=True,  # in error messages: parameters hold the texts of clients
+        # Whatever the database says: what a transaction reads once it has a lock, the one before
+        # it has written.
+        isolation_level="READ COMMITTED",
         connect_args={
             "timeout": timeout_seconds,
             "command_timeout": timeout_seconds,

@@ -228,6 +228,26 @@ async def test_commit_waits_for_the_disk_whatever_the_database_says(
         await engine.dispose()
 
 
+@pytest.mark.parametrize("configured", ["repeatable read", "serializable"])
+async def test_what_a_transaction_reads_under_a_lock_is_new_whatever_the_database_says(
+    database_url: URL, configured: str
+) -> None:
+    """Else an erasure could miss what was stored while it waited, and be undone by it."""
+    setting = f"SET default_transaction_isolation = '{configured}'"
+    await asyncio.to_thread(
+        run_sql, database_url, f"ALTER DATABASE {database_url.database} {setting}"
+    )
+    engine = create_engine(database_url, pool_size=2, timeout_seconds=5)
+    count = text("SELECT count(*) FROM erasures")
+    async with engine.connect() as waits, engine.connect() as writes:
+        assert await waits.scalar(text("SHOW transaction_isolation")) == "read committed"
+        assert await waits.scalar(count) == 0
+        await writes.execute(text("INSERT INTO erasures (erased_at) VALUES (now())"))
+        await writes.commit()
+        assert await waits.scalar(count) == 1
+    await engine.dispose()
+
+
 async def test_behind_a_pooler_nothing_outlives_a_transaction(database_url: URL) -> None:
     """`make prove-pooler` has a real PgBouncer; it is not on every machine."""
     async with pooler(Path(str(database_url.query["host"])) / ".s.PGSQL.5432") as port:
