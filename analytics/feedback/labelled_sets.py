@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys
+from analytics.rollups import WRITERS_LOCK
 from analytics.tables import feedback, model_versions, predictions, review_items
 from analytics.time_range import TimeRange
 from core.keyed_hash import text_digest
@@ -113,8 +114,8 @@ async def import_labels(
     One that a prediction has already changes nothing, and neither does one that is older than the
     label that counts, as of a set that was written before somebody corrected it.
 
-    A label of a text is that of its predictions in `span`: all have to be read for it. The last row
-    of a prediction counts.
+    A label of a text is that of its predictions in `span`: all have to be read for it. Of several
+    rows for a prediction the label that was given last counts, and of one time the last row.
 
     Raises:
         DATABASE_FAILURES: PostgreSQL is away; perhaps a part is stored.
@@ -141,14 +142,17 @@ async def import_labels(
         if not ids:
             refused.append(Refused(row.line, reason))
         for id_ in ids:
-            # A later row replaces an earlier one, also in the order.
-            chosen.pop(id_, None)
-            chosen[id_] = row.label, row.at
+            # A later label replaces an earlier one, also in the order.
+            if id_ not in chosen or chosen[id_][1] <= row.at:
+                chosen.pop(id_, None)
+                chosen[id_] = row.label, row.at
     given = [(id_, label, at) for id_, (label, at) in chosen.items()]
     changed = 0
     for start in range(0, len(given), _ROWS_AT_A_TIME):
         rows = given[start : start + _ROWS_AT_A_TIME]
         async with engine.begin() as connection:
+            # Before: a label that comes meanwhile would be replaced by an older one.
+            await connection.execute(WRITERS_LOCK)
             labelled_at = await _labelled_at(connection, [id_ for id_, _, _ in rows])
             if newer := [row for row in rows if row[2] >= labelled_at.get(row[0], row[2])]:
                 changed += await store_labels(connection, newer)

@@ -99,6 +99,22 @@ async def test_older_label_of_a_file_does_not_replace_a_newer_one(
     assert await counting() == "neutral"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_several_rows_for_a_prediction_the_label_that_was_given_last_counts(
+    engine: AsyncEngine, made: list[Prediction], order: int
+) -> None:
+    """A history of labels that begins with the newest brought the superseded ones in."""
+    history: list[tuple[Sentiment, int]] = [("negative", 3), ("neutral", 2), ("positive", 1)]
+    rows = [
+        GivenLabel(line, made[0].id, None, label, NOW - timedelta(minutes=minutes))
+        for line, (label, minutes) in enumerate(history[::order], 2)
+    ]
+    imported = await import_labels(engine, HashKeys(), rows, SPAN)
+    assert (imported.labelled, imported.changed) == (1, 1)
+    [label] = [row[1] for row in await exported(engine) if row[0] == str(made[0].id)]
+    assert label == "positive"
+
+
 @pytest.mark.parametrize("text_storage", ["full", "hash", "none"])
 async def test_labels_of_texts_reach_all_their_predictions(
     engine: AsyncEngine, tmp_path: Path, text_storage: str
