@@ -82,6 +82,9 @@ _TUNING = {
     "work_mem": "'32MB'",
     # Starting parallel workers takes longer than they save in these queries.
     "max_parallel_workers_per_gather": "'0'",
+    # Exports have whole numbers, and hashes in the notation of the documents.
+    "extra_float_digits": "'1'",
+    "bytea_output": "'hex'",
     # What is committed is deleted from the spool, and labels are acknowledged: without waiting for
     # the disk, a crash of the server would lose them. Whoever waits for replicas goes on to.
     "synchronous_commit": (

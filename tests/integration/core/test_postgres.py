@@ -192,7 +192,13 @@ async def test_session_outlives_a_change_of_a_table_that_it_copies_to(engine: As
     await copy("two")
 
 
-NAMES = ("jit", "work_mem", "max_parallel_workers_per_gather", "timezone")
+NAMES = (
+    "jit", "work_mem", "max_parallel_workers_per_gather", "timezone", "extra_float_digits",
+    "bytea_output",
+)  # fmt: skip
+
+
+SET = ["off", "32MB", "0", "UTC", "1", "hex"]
 
 
 async def settings(connection: AsyncConnection) -> list[str]:
@@ -201,7 +207,7 @@ async def settings(connection: AsyncConnection) -> list[str]:
 
 async def test_connection_has_the_settings_of_the_service(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+        assert await settings(connection) == SET
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,7 @@ async def test_behind_a_pooler_nothing_outlives_a_transaction(database_url: URL)
         url = database_url.set(query={}, host="127.0.0.1", port=port)
         engine = create_engine(url, pool_size=1, timeout_seconds=5)
         async with engine.connect() as connection:
-            assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+            assert await settings(connection) == SET
             await connection.rollback()
             raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None
