@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +98,12 @@ def put_back(folder: Path) -> PutBack:
     waiting: list[bytes] = []
     waiting_bytes = lines = unreadable = 0
     remaining = path.with_suffix(TEMP_SUFFIX)
-    with _locked(folder), _opened(remaining) as staying, path.open("rb") as rows:
+    with ExitStack() as opened:
+        opened.enter_context(_locked(folder))
+        if not path.exists():  # another command has done it meanwhile
+            return PutBack(0, 0)
+        staying = opened.enter_context(_opened(remaining))
+        rows = opened.enter_context(path.open("rb"))
         # A spool that starts removes temporary files that are not locked.
         try_lock(staying)
         staying.truncate(0)

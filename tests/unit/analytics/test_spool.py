@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -264,3 +265,13 @@ async def test_rejected_lines_count_in_the_largest_size(tmp_path: Path) -> None:
     (tmp_path / REJECTED).unlink()
     await spool.append(line)
     await spool.close()
+
+
+async def test_of_two_that_put_rejected_lines_back_the_second_finds_none(tmp_path: Path) -> None:
+    set_aside(tmp_path, encode(entry()), "refused")
+    with (tmp_path / "rejected.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = asyncio.create_task(asyncio.to_thread(put_back, tmp_path))
+        await asyncio.sleep(0.1)  # it has looked, and waits
+        (tmp_path / REJECTED).unlink()
+    assert (await second).lines == 0
