@@ -10,13 +10,11 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import NamedTuple, TypeVar
 
-import httpx
 from rich.console import Console
 from rich.markup import escape
 
 from core.env_file import ENV_FILE
 from core.errors import describe_error
-from core.own_url import own_url
 from core.printable import printable
 from core.setting_checks import check_together
 from core.settings import Settings, SettingsError, get_settings
@@ -40,6 +38,7 @@ from serving.machine_check import (
 )
 from serving.redis_check import redis_problem
 from serving.schema_check import schema_problem
+from serving.service_check import served_health, service_problem
 from serving.sinks_check import sink_checks
 from serving.spool_check import spool_problem
 
@@ -47,8 +46,6 @@ Result = TypeVar("Result")
 
 # A day of predictions in the spool, or the metrics and sockets of one start.
 MIN_FREE_BYTES = 64 << 20
-# /health waits for a PostgreSQL and a Redis that do not answer.
-ANSWER_SECONDS = 10.0
 
 console = Console(highlight=False, emoji=False)
 
@@ -110,8 +107,9 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         gettempdir(),
     )
     address = f"{settings.host}:{settings.port}"
-    if _is_served(settings):
+    if (health := served_health(settings)) is not None:
         yield Finding("address", None, f"this service answers at {address}")
+        yield _check("service", partial(service_problem, health))
     else:
         is_free = partial(address_problem, settings.host, settings.port)
         yield _check("address", is_free, f"{address} is free")
@@ -199,14 +197,3 @@ def _space_problem(folder: Path) -> str | None:
     if free >= MIN_FREE_BYTES:
         return None
     return f"{folder} has {free >> 20} MB free, of {MIN_FREE_BYTES >> 20} MB that are needed"
-
-
-def _is_served(settings: Settings) -> bool:
-    """Whether this service answers at its address already."""
-    url = own_url(settings.host, settings.port)
-    try:
-        # The environment may name a proxy, which is not for calls of this machine.
-        reply = httpx.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False)
-        return "model_loaded" in reply.json()
-    except (httpx.HTTPError, ValueError):
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -78,21 +79,50 @@ def test_every_problem_is_a_line(tmp_path: Path) -> None:
     assert told["settings"] == "ok"
 
 
-def test_service_that_runs_at_the_address_is_no_problem(tmp_path: Path) -> None:
-    """Another program is one, which the check of addresses tells."""
-    reply = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"model_loaded": true}'
+def beside_a_service(folder: Path, health: dict[str, object]) -> tuple[int, str]:
+    """The port of a service that says how it is, and what the doctor prints beside it."""
+    body = json.dumps(health)
+    reply = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-c", ANSWER, str(server.fileno()), reply.decode()],
+            [sys.executable, "-c", ANSWER, str(server.fileno()), reply],
             pass_fds=[server.fileno()],
         )
         try:
-            done = doctor(tmp_path, PORT=str(port))
+            return port, doctor(folder, PORT=str(port)).stdout
         finally:
             process.kill()
             process.wait()
-    assert f"this service answers at 127.0.0.1:{port}" in done.stdout
+
+
+def test_service_that_runs_at_the_address_is_no_problem(tmp_path: Path) -> None:
+    """Another program is one, which the check of addresses tells."""
+    port, told = beside_a_service(tmp_path, {"model_loaded": True, "versions": {"v1": 7}})
+    assert f"this service answers at 127.0.0.1:{port}" in told
+    assert "service          ok" in told
+
+
+def test_what_a_service_that_runs_says_is_wrong_is_told(tmp_path: Path) -> None:
+    _, told = beside_a_service(
+        tmp_path,
+        {
+            "model_loaded": False,
+            "log_writable": True,
+            "log_rejects": True,
+            "database_connected": False,
+            "versions": {
+                "v1": {"ready": False, "load_error": None},
+                "v2": {"ready": True, "load_error": "m:7: its files are damaged"},
+            },
+        },
+    )
+    [line] = [line for line in told.splitlines() if line.startswith("service ")]
+    assert line[17:] == (
+        "v1 does not answer; its log says why; v2 was refused its model: m:7: its files are "
+        "damaged; predictions were set aside; `sentiment log retry` stores them; it does not "
+        "reach PostgreSQL"
+    )
 
 
 ANSWER = """
