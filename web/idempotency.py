@@ -245,14 +245,16 @@ class IdempotentAnswers:
                 return None
         has_lock = holder in (token, token.encode())
         if first.fingerprint != request.fingerprint:
-            if has_lock and not answer:
-                with self._circuit.calling("idempotency"):
-                    await self._redis.eval(_DELETE_OWN, 1, request.lock, token)
+            if has_lock:
+                await self._unlock(request, token)
             _count("other-request")
             raise InvalidRequest(OTHER_REQUEST)
         if answer:
             stored = request.opened(answer, self._secret())
             if stored is not None:
+                # Else who comes once the answer is gone, or cannot be opened, waits for nobody.
+                if has_lock:
+                    await self._unlock(request, token)
                 return stored
             # Another program stored it, or a service with another secret. It is computed again,
             # with the same ids.
@@ -265,6 +267,13 @@ class IdempotentAnswers:
             )
         encoded = known if isinstance(known, bytes) else known.encode()
         return _Try(first, encoded, bool(is_first), token, _version(version))
+
+    async def _unlock(self, request: KeyedRequest, token: str) -> None:
+        """Give an own lock back; where Redis fails, it expires."""
+        from core.redis import REDIS_FAILURES
+
+        with suppress(*REDIS_FAILURES), self._circuit.calling("idempotency"):
+            await self._redis.eval(_DELETE_OWN, 1, request.lock, token)
 
     def _first_try(self, known: bytes | str, now: datetime) -> Begun | None:
         """A decoded first try; None if it is none, or of a time when the key was not kept yet.

@@ -469,6 +469,10 @@ async def test_answer_sealed_by_another_secret_is_computed_again_with_its_id(
 ) -> None:
     headers = keyed()
     first = await client.post("/predict", json={"text": "good"}, headers=headers)
+    # None of these has work under way for which a later one would have to wait.
+    again = await client.post("/predict", json={"text": "good"}, headers=headers)
+    other = await client.post("/predict", json={"text": "bad"}, headers=headers)
+    assert (again.status_code, other.status_code) == (200, 422)
     async with Service(redis, secret=b"another").client() as replica:
         reply = await replica.post("/predict", json={"text": "good"}, headers=headers)
     assert (reply.json()["id"], reply.headers[RESULT]) == (first.json()["id"], "stored")
