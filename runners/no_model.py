@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from bentoml.exceptions import ServiceUnavailable
-from opentelemetry.trace import SpanContext
 
 from core.heartbeat import Work
-from core.types import Classification, LongText, RunnerDescription, Version
-from runners.lanes import Lane
+from core.types import Classification, RunnerDescription, Version
 
 
 class NoModel:
     """Refuses calls, as the runner says why it has no model and waits for one."""
 
-    async def classify(
-        self,
-        texts: Sequence[str],
-        *,
-        timeout_seconds: float,
-        lane: Lane = "interactive",
-        long_text: LongText = "truncate",
-    ) -> list[Classification]:
+    async def classify(self, *_call: object, **_options: object) -> list[Classification]:
         """Raises: ServiceUnavailable, always."""
-        return await self.submit(
-            texts, timeout_seconds=timeout_seconds, lane=lane, trace=None, long_text=long_text
-        )
+        return await self.submit()
 
-    def submit(
-        self,
-        texts: Sequence[str],  # noqa: ARG002
-        *,
-        timeout_seconds: float,  # noqa: ARG002
-        lane: Lane,  # noqa: ARG002
-        trace: SpanContext | None,  # noqa: ARG002
-        long_text: LongText = "truncate",  # noqa: ARG002
-    ) -> asyncio.Future[list[Classification]]:
+    def submit(self, *_call: object, **_options: object) -> asyncio.Future[list[Classification]]:
         """Raises: ServiceUnavailable, always."""
         raise ServiceUnavailable("no model can be loaded")
 
