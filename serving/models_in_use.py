@@ -8,12 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import bentoml
-import httpx
 from sqlalchemy import URL
 
 from core.command_output import CommandFailed
 from core.errors import DatabaseUnavailable
-from core.own_url import own_url
 from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
 from core.private_files import read_own
 from core.settings import MissingSetting, Settings, get_settings
@@ -23,6 +21,7 @@ from rollout.record import STORED
 from rollout.store import PolicyStore
 from runners.model_store import find_model
 from serving.command_settings import settings_for_databases
+from serving.service_check import served_health
 
 ANSWER_SECONDS = 2.0
 QUERY_SECONDS = 30.0
@@ -95,14 +94,13 @@ def _held(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _served(settings: Settings) -> Iterator[tuple[str, str]]:
     """What the service at HOST and PORT says, if it runs: also of runners on other machines."""
-    url = own_url(settings.host, settings.port)
     try:
-        reply = httpx.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False).json()
+        reply = served_health(settings, seconds=ANSWER_SECONDS) or {}
         for version, model in reply["versions"].items():
             for tag in (model["tag"], model["loading"]):
                 if isinstance(tag, str):
                     yield tag, f"it serves as {version}"
-    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return
 
 

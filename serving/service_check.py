@@ -22,12 +22,17 @@ _PARTS = (
 )
 
 
-def served_health(settings: Settings) -> Mapping[str, Any] | None:
-    """What the service at the address says of itself; None if another program or nothing does."""
+def served_health(
+    settings: Settings, *, seconds: float = ANSWER_SECONDS
+) -> Mapping[str, Any] | None:
+    """What the service at the address says of itself; None if another program or nothing does.
+
+    It has `seconds` to answer.
+    """
     url = own_url(settings.host, settings.port)
     try:
         # The environment may name a proxy, which is not for calls of this machine.
-        reply = httpx.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False).json()
+        reply = httpx.get(f"{url}/health", timeout=seconds, trust_env=False).json()
     except (httpx.HTTPError, ValueError):
         return None
     return reply if isinstance(reply, dict) and "model_loaded" in reply else None
