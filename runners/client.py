@@ -315,7 +315,8 @@ class RunnerClient(Background):
             self._refresh_now.clear()
             await self.refresh()
             await asyncio.sleep(STARTING_POLL_SECONDS)
-            if self.ready:
+            # What says why it has no model is not about to have one.
+            if self.ready or self.problem is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READY_POLL_SECONDS):
                         await self._refresh_now.wait()
