@@ -437,18 +437,31 @@ def test_long_recovery_is_waited_for_and_said(
     assert f"the start waits for it ({folder / 'log'})" in caplog.text
 
 
-def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None:
+def _kill_servers(folder: Path) -> None:
+    servers = children_in(folder)
+    assert {server.name() for server in servers} == {"postgres", "valkey-server"}
+    for server in servers:
+        server.kill()
+    psutil.wait_procs(servers, timeout=10)
+
+
+def _delete_sockets(folder: Path) -> None:
+    """As a cleaner of old files may do; connections that are open hide it."""
+    for name in ("postgres/.s.PGSQL.5432", "redis/redis.sock"):
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("lose", [_kill_servers, _delete_sockets])
+def test_server_that_nobody_reaches_is_started_again_with_its_data(
+    lose: Callable[[Path], None], tmp_path: Path
+) -> None:
     with (
         embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url,
         embedded_redis(tmp_path / "redis", max_memory="32mb", restart=True) as redis_url,
         Redis.from_url(redis_url) as redis,
     ):
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
-        servers = children_in(tmp_path)
-        assert {server.name() for server in servers} == {"postgres", "valkey-server"}
-        for server in servers:
-            server.kill()
-        psutil.wait_procs(servers, timeout=10)
+        lose(tmp_path)
         wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 30)
         wait_until(lambda: answers(redis.ping), 30)
 
@@ -480,20 +493,6 @@ def test_postgres_that_waits_for_its_clients_to_leave_is_started_again(tmp_path:
         assert not left
         wait_until(lambda: answers(lambda: scalar(url, "SELECT 7") == 7), 30)
         client.terminate()
-
-
-def test_server_whose_socket_is_deleted_is_started_again(tmp_path: Path) -> None:
-    """A cleaner of old files may do that; connections that are open hide it."""
-    with (
-        embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url,
-        embedded_redis(tmp_path / "redis", max_memory="32mb", restart=True) as redis_url,
-        Redis.from_url(redis_url) as redis,
-    ):
-        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
-        for name in ("postgres/.s.PGSQL.5432", "redis/redis.sock"):
-            (tmp_path / name).unlink()
-        wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 60)
-        wait_until(lambda: answers(redis.ping), 30)
 
 
 def answers(ask: Callable[[], object]) -> bool:
