@@ -87,6 +87,10 @@ async def test_cancelled_call_is_not_computed_and_the_stream_goes_on(
 
 
 async def test_call_times_out_and_is_not_computed(host: Host, runner: StreamRunner) -> None:
+    host.queue.result = ONE
+    await classify(runner)  # opens the stream, which may take longer than the other may wait
+    host.queue.result = None
+    host.queue.answers.clear()
     with pytest.raises(TimeoutError):
         await classify(runner, seconds=0.05)
     await until(host.queue.answers[0].cancelled)
