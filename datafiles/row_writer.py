@@ -16,7 +16,9 @@ from core.private_files import open_new
 from datafiles.formats import Format
 
 Row = Sequence[str | None]
+# The size of a row group of Parquet, which is in memory while it is written.
 _GROUP_ROWS = 8_192
+_GROUP_CHARACTERS = 4 << 20
 
 
 def write_rows(path: Path, format_: Format, names: Sequence[str], rows: Iterable[Row]) -> int:
@@ -77,11 +79,13 @@ def _write_parquet(file: BinaryIO, names: Sequence[str], rows: Iterable[Row], _:
 
 def _groups(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
     group: list[Row] = []
+    characters = 0
     for row in rows:
         group.append(row)
-        if len(group) == _GROUP_ROWS:
+        characters += sum(len(value) for value in row if value is not None)
+        if len(group) == _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
             yield group
-            group = []
+            group, characters = [], 0
     if group:
         yield group
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -97,13 +98,14 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """The result of one read."""
 
     entries: list[Entry]
     unreadable: list[bytes]
     finished: list[Path]  # complete segments that were read to their end
+    is_full: bool  # more may wait
 
 
 class SpoolReader:
@@ -115,22 +117,24 @@ class SpoolReader:
         self._finished: set[Path] = set()
         self._failed: set[Path] = set()
 
-    def read(self, max_predictions: int) -> Chunk:
-        """Read new lines, segment by segment, until at least `max_predictions` are read."""
-        chunk = Chunk([], [], [])
-        predictions = 0
+    def read(self, max_predictions: int, max_bytes: float = math.inf) -> Chunk:
+        """Read new lines, segment by segment, until there are at least so many of either."""
+        chunk = Chunk([], [], [], is_full=False)
+        predictions = read_bytes = 0
         present = segments(self._folder)
         self._forget_all_but(present)
         for path in present:
             if path not in self._finished:
                 before = len(chunk.entries)
-                self._read(path, chunk)
+                read_bytes += self._read(path, chunk)
                 predictions += sum(len(entry.predictions) for entry in chunk.entries[before:])
-                if predictions >= max_predictions:
+                if predictions >= max_predictions or read_bytes >= max_bytes:
+                    chunk.is_full = True
                     break
         return chunk
 
-    def _read(self, path: Path, chunk: Chunk) -> None:
+    def _read(self, path: Path, chunk: Chunk) -> int:
+        """Add the new lines of a segment to the chunk; returns their size in bytes."""
         start = self._read_bytes.get(path, 0)
         try:
             with open(path, "rb", opener=open_regular) as file:
@@ -140,12 +144,12 @@ class SpoolReader:
                 data = file.read()
         except FileNotFoundError:  # the spool dropped it meanwhile
             self._read_bytes.pop(path, None)
-            return
+            return 0
         except OSError as error:  # the other segments are shipped meanwhile
             if path not in self._failed:
                 logger.error("a segment cannot be read and waits: %s", describe_error(error))  # noqa: TRY400
             self._failed.add(path)
-            return
+            return 0
         whole = data.rfind(b"\n") + 1
         self._read_bytes[path] = start + whole
         for line in data[:whole].split(b"\n")[:-1]:
@@ -159,6 +163,7 @@ class SpoolReader:
                 logger.warning("%s ends within a line, its process died writing it", path.name)
             self._finished.add(path)
             chunk.finished.append(path)
+        return whole
 
     def _forget_all_but(self, present: Iterable[Path]) -> None:
         """Forget segments that another program deleted."""

@@ -35,6 +35,8 @@ logger = logging.getLogger("bentoml.sentiment.log")
 
 # The predictions of one transaction: they share the updates of the same rollups.
 MAX_BATCH_PREDICTIONS = 20_000
+# Texts that are stored whole take more memory than their lines, and two batches are in memory.
+MAX_BATCH_BYTES = 16 << 20
 MAX_RETRY_SECONDS = 5.0
 # With the longest pause between retries, about one log line a minute.
 LOG_EVERY_ATTEMPTS = 15
@@ -92,10 +94,8 @@ class Shipper:
             while True:
                 last = stopping.is_set()
                 chunk = await (reading or _read(reader))
-                predictions = sum(len(entry.predictions) for entry in chunk.entries)
                 # The next chunk of a backlog is read while PostgreSQL works.
-                is_backlog = predictions >= MAX_BATCH_PREDICTIONS
-                reading = asyncio.create_task(_read(reader)) if is_backlog else None
+                reading = asyncio.create_task(_read(reader)) if chunk.is_full else None
                 for line in chunk.unreadable:
                     await self._reject(line, "not a line of the log")
                 entries = await self._openable(chunk.entries)
@@ -104,7 +104,7 @@ class Shipper:
                 reader.confirm(chunk)
                 if last and not chunk.entries:
                     return
-                if not is_backlog:
+                if not chunk.is_full:
                     await self._wait(stopping)
         finally:
             gauges.cancel()
@@ -208,7 +208,7 @@ class Shipper:
 
 
 async def _read(reader: SpoolReader) -> Chunk:
-    return await asyncio.to_thread(reader.read, MAX_BATCH_PREDICTIONS)
+    return await asyncio.to_thread(reader.read, MAX_BATCH_PREDICTIONS, MAX_BATCH_BYTES)
 
 
 def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[object]:

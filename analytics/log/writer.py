@@ -17,7 +17,7 @@ from analytics.erasures import erased_among
 from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
 from analytics.log.sinks.outbox import Outbox
-from analytics.log.sinks.rows import stored_ids
+from analytics.log.sinks.rows import stored_characters
 from analytics.partitions import begin_of_day, make_partitions
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import model_versions
@@ -122,7 +122,7 @@ class LogWriter:
                     texts_since=await self._texts_since(connection),
                 )
                 if new and self._outbox is not None:
-                    await self._outbox.append(*await stored_ids(connection, predictions))
+                    await self._outbox.append(*await stored_characters(connection, predictions))
                 return new
 
     async def _texts_since(self, connection: AsyncConnection) -> datetime | None:

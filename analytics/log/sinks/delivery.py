@@ -26,6 +26,8 @@ POLL_SECONDS = 0.25
 WATCH_SECONDS = 1.0
 FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 60.0
+# A sink has the rows of a batch in memory several times.
+MAX_BATCH_CHARACTERS = 4 << 20
 # A sink may ask for a longer pause, up to this.
 MAX_RETRY_AFTER_SECONDS = 3_600.0
 # With the longest pause between retries, a log line in about ten minutes.
@@ -173,7 +175,7 @@ class SinkDelivery:
             return None, []
         if waiting < most and not at_once and await self._age(start) < self._sink.batch_seconds:
             return None, []
-        records = await asyncio.to_thread(self._outbox.read, start, most)
+        records = await asyncio.to_thread(self._outbox.read, start, most, MAX_BATCH_CHARACTERS)
         if not records:
             return None, []
         # Somebody has deleted files of the outbox, or the disk has damaged one.

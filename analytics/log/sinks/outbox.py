@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,7 @@ class Record(msgspec.Struct, frozen=True):
     transaction: int
     at: datetime
     ids: tuple[UUID, ...]
+    characters: int = 0  # of the texts that are stored with them; earlier releases did not say
 
 
 class Found(NamedTuple):
@@ -93,29 +95,32 @@ class Outbox:
         self._failed = False
         self.number = self._last_number()
 
-    async def append(self, transaction: int, ids: Sequence[UUID]) -> None:
+    async def append(self, transaction: int, characters: Mapping[UUID, int]) -> None:
         """Write the ids that a transaction stores, before it is committed.
 
-        While the disk refuses them, they are lost to the sinks: PostgreSQL does not wait.
+        `characters`: of the text that is stored with each. While the disk refuses the ids, they
+        are lost to the sinks: PostgreSQL does not wait.
         """
         try:
-            await asyncio.to_thread(self._append, transaction, ids)
+            await asyncio.to_thread(self._append, transaction, characters)
         except OSError as error:
             for sink in self._sinks:
-                metrics.sink_lost.labels(sink).inc(len(ids))
+                metrics.sink_lost.labels(sink).inc(len(characters))
             if not self._failed:
                 logger.error("stored predictions are lost to the sinks: %s", describe_error(error))  # noqa: TRY400
             self._failed = True
         else:
             self._failed = False
 
-    def _append(self, transaction: int, ids: Sequence[UUID]) -> None:
+    def _append(self, transaction: int, characters: Mapping[UUID, int]) -> None:
         now, lines = datetime.now(UTC), []
         number = self.number
-        for first in range(0, len(ids), RECORD_PREDICTIONS):
-            part = tuple(ids[first : first + RECORD_PREDICTIONS])
-            lines.append(_encoder.encode(Record(number, transaction, now, part)) + b"\n")
-            number += len(part)
+        stored = tuple(characters)
+        for first in range(0, len(stored), RECORD_PREDICTIONS):
+            ids = stored[first : first + RECORD_PREDICTIONS]
+            size = sum(map(characters.__getitem__, ids))
+            lines.append(_encoder.encode(Record(number, transaction, now, ids, size)) + b"\n")
+            number += len(ids)
         data = b"".join(lines)
         file = self._open_file(len(data))
         unwritten = memoryview(data)
@@ -171,20 +176,24 @@ class Outbox:
         """Whether the file of a position is there; it goes once all sinks are past it."""
         return (self.folder / position.file).is_file()
 
-    def read(self, start: Position, max_predictions: int) -> list[Found]:
-        """The records from a position on, until there are `max_predictions`, or one record.
+    def read(
+        self, start: Position, max_predictions: int, max_characters: float = math.inf
+    ) -> list[Found]:
+        """The records from a position on, at most so many of either, or one record.
 
         Raises:
             OSError: a file cannot be read.
         """
         records: list[Found] = []
-        predictions = 0
+        predictions = characters = 0
         for path in self._files():
             if path.name < start.file:
                 continue
             for found in self._records(path, start.offset if path.name == start.file else 0):
                 predictions += len(found.record.ids)
-                if records and predictions > max_predictions:
+                characters += found.record.characters
+                is_full = predictions > max_predictions or characters > max_characters
+                if records and is_full:
                     return records
                 records.append(found)
         return records

@@ -25,15 +25,19 @@ class StillOpen(Exception):
     """A transaction is not over: its server has not noticed that the connection broke."""
 
 
-async def stored_ids(
+async def stored_characters(
     connection: AsyncConnection, predictions: Iterable[Prediction]
-) -> tuple[int, list[UUID]]:
-    """The number of the connection's transaction, and the predictions that it has inserted."""
-    ids = sorted({prediction.id for prediction in predictions})
+) -> tuple[int, dict[UUID, int]]:
+    """The number of the connection's transaction, and what it has inserted.
+
+    The size of its text for the id of each prediction.
+    """
+    characters = {prediction.id: len(prediction.text) for prediction in predictions}
     number = int((await connection.execute(_NUMBER)).scalar_one())
-    if not ids:
-        return number, []
-    return number, list(await connection.scalars(_STORED, _ids(ids)))
+    if not characters:
+        return number, {}
+    stored = await connection.scalars(_STORED, _ids(sorted(characters)))
+    return number, {id_: characters[id_] for id_ in stored}
 
 
 async def committed_ids(connection: AsyncConnection, records: Sequence[Found]) -> list[UUID]:

@@ -23,13 +23,14 @@ from analytics.log.rejected import (
 )
 from analytics.log.segments import (
     OVERDUE_SECONDS,
+    SEGMENT_BYTES,
     begun_at,
     is_overdue,
     new_segment,
     remove_temporary,
     segments,
 )
-from analytics.log.shipper import MAX_BATCH_PREDICTIONS, Shipper
+from analytics.log.shipper import MAX_BATCH_BYTES, MAX_BATCH_PREDICTIONS, Shipper
 from analytics.log.spool import Spool
 from analytics.log.unshipped import spool_id
 from core.types import Prediction
@@ -348,3 +349,15 @@ async def test_a_backlog_is_shipped_in_bounded_batches(
     await ship(tmp_path, writer)
     assert len(writer.taken) == 50_000
     assert writer.batches >= 50_000 // (2 * MAX_BATCH_PREDICTIONS)
+
+
+async def test_a_backlog_of_long_texts_is_shipped_in_batches_of_bounded_size(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    line = encode(Entry((record("\N{PILE OF POO}" * 5_000),) * 100))
+    for _ in range(30):
+        await spool.append(line)
+    await spool.close()
+    await ship(tmp_path, writer)
+    assert len(writer.taken) == 3_000
+    assert writer.batches >= 30 * len(line) / (MAX_BATCH_BYTES + SEGMENT_BYTES + len(line))

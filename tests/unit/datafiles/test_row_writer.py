@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from core.private_files import FILE_MODE
@@ -47,3 +48,12 @@ def test_two_processes_that_write_a_file_disturb_no_rows(tmp_path: Path) -> None
 
     assert write_rows(file, Format.csv, ["text"], rows()) == 2
     assert file.read_text().split("\n") == ["text", "mine", "mine too", ""]
+
+
+def test_row_group_of_long_texts_is_bounded(tmp_path: Path) -> None:
+    """It is in memory while it is written."""
+    file = tmp_path / "rows.parquet"
+    write_rows(file, Format.parquet, ["text"], (["x" * 100_000] for _ in range(100)))
+    written = pq.ParquetFile(file)
+    assert written.metadata.num_rows == 100
+    assert written.num_row_groups == 3

@@ -11,7 +11,7 @@ from analytics.log.records import to_record
 from analytics.log.sinks.cursor import Batch, Cursor
 from analytics.log.sinks.outbox import Position
 from analytics.log.sinks.parquet import ParquetSink
-from analytics.log.sinks.rows import stored_ids
+from analytics.log.sinks.rows import stored_characters
 from analytics.log.writer import LogWriter, store
 from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
@@ -67,7 +67,7 @@ async def rolled_back(log: SinkLog, made: list[Prediction]) -> None:
     await keys.resolve(made)
     async with log.writing.connect() as connection:
         await store(connection, keys, made)
-        await log.outbox.append(*await stored_ids(connection, made))
+        await log.outbox.append(*await stored_characters(connection, made))
         await connection.rollback()
 
 

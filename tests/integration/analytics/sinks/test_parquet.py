@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
+from analytics.log.sinks.delivery import MAX_BATCH_CHARACTERS
 from analytics.log.sinks.parquet import SCHEMA, ParquetSink
 from core.keyed_hash import text_digest
 from core.types import Comparison
@@ -94,6 +95,22 @@ async def test_many_predictions_are_delivered_once_and_counted(
     assert sorted(parquet_ids(folder)) == sorted(ids)
     assert count("delivered", "parquet") - before == 350
     assert delivery.waiting == 0
+
+
+async def test_long_texts_are_delivered_in_batches_of_bounded_size(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    delivery = log.delivery(ParquetSink(str(tmp_path / "parquet"), batch_seconds=300))
+    made = [make_prediction(f"{n:09} " * 2_000) for n in range(700)]
+    stored = await log.store(predictions=made, text_storage="full")
+    await log.finish(delivery)
+    assert sorted(parquet_ids(tmp_path / "parquet")) == sorted(stored)
+    sizes = [
+        sum(map(len, pq.read_table(path, columns=["text"], partitioning=None)["text"].to_pylist()))
+        for path in (tmp_path / "parquet").rglob("*.parquet")
+    ]
+    assert len(sizes) > 1
+    assert max(sizes) <= MAX_BATCH_CHARACTERS
 
 
 async def test_a_folder_that_cannot_be_written_gets_what_waited_once_it_can(
