@@ -129,6 +129,7 @@ class PredictionLog(Background):
         if is_written and not self._outage:
             return
         try:
+            self._seal.check()
             async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                 await self._spool.check(self._needed_bytes, sync=self._outage)
         except (OSError, SpoolFull) as error:
@@ -156,6 +157,7 @@ class PredictionLog(Background):
     async def _append(self, entry: Entry) -> None:
         line = encode(entry)
         try:
+            self._seal.check()
             await self._spool.append(line)
         except (OSError, SpoolFull) as error:
             self._needed_bytes = max(CHECK_BYTES, len(line))

@@ -8,19 +8,24 @@ in the file `spool.key` beside the spool's folder, outside of the files that are
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from secrets import token_bytes, token_hex
+from typing import BinaryIO
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from analytics.log.records import Entry
+from analytics.log.segments import lock
+from core.atomic_file import fsync_folder
 from core.keyed_hash import keyed_hash
 from core.private_files import FOLDER_MODE, open_private, open_regular
 from core.types import Assignment, Prediction
+
+logger = logging.getLogger("bentoml.sentiment.log")
 
 FILE = "spool.key"
 _KEY_BYTES = 32
@@ -67,17 +72,25 @@ class SpoolSeal:
     def __init__(self, spool: Path) -> None:
         self._spool = spool
         self.current = Seal(token_bytes(_KEY_BYTES))
+        self._unkept: OSError | None = None
+        self._is_kept = False
         self.keep()
 
-    def keep(self) -> None:
-        """Take the key of the file, or write the file if it is gone.
+    def check(self) -> None:
+        """Raise OSError if the key was never in the file: nobody could open what it seals."""
+        if self._unkept is not None:
+            raise OSError(self._unkept.errno, self._unkept.strerror, self._unkept.filename)
 
-        While the disk refuses the file, it refuses the spool's lines too.
-        """
-        with suppress(OSError):
+    def keep(self) -> None:
+        """Take the key of the file, or write the file if it is gone or damaged."""
+        try:
             seal = find_seal(self._spool) or _save(self._spool, self.current)
-            if seal.id != self.current.id:
-                self.current = seal
+        except OSError as error:
+            self._unkept = None if self._is_kept else error
+            return
+        self._unkept, self._is_kept = None, True
+        if seal.id != self.current.id:
+            self.current = seal
 
 
 class Seals:
@@ -104,16 +117,20 @@ class Seals:
 
 
 def find_seal(spool: Path) -> Seal | None:
-    """The seal of a spool; None if its key is gone.
+    """The seal of a spool; None if its key is gone or damaged.
 
     Raises:
         OSError: the file cannot be read.
     """
     try:
         with open(_file_of(spool), "rb", opener=open_regular) as file:
-            key = file.read(_KEY_BYTES)
+            return _read(file)
     except FileNotFoundError:
         return None
+
+
+def _read(file: BinaryIO) -> Seal | None:
+    key = file.read(_KEY_BYTES)
     return Seal(key) if len(key) == _KEY_BYTES else None
 
 
@@ -128,10 +145,28 @@ def _save(spool: Path, seal: Seal) -> Seal:
         os.fsync(opened.fileno())
     try:
         os.link(new, file)
+        fsync_folder(file.parent)
     except FileExistsError:
-        return find_seal(spool) or seal
+        return _mend(file, seal)
     finally:
         new.unlink()
+    return seal
+
+
+def _mend(file: Path, seal: Seal) -> Seal:
+    """Write the key of `seal` over a damaged one, unless another process does; the one that is."""
+    with open(file, "r+b", opener=open_regular) as opened:
+        lock(opened)
+        found = _read(opened)
+        if found is not None:
+            return found
+        opened.seek(0)
+        opened.write(seal.key)
+        opened.flush()
+        os.fsync(opened.fileno())
+    logger.error(
+        "%s was damaged and has a new key; lines that only the old one opens are set aside", file
+    )
     return seal
 
 

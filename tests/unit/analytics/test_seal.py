@@ -15,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import Entry, decode, encode, parts, to_record
 from analytics.log.rejected import REJECTED, put_back
 from analytics.log.seal import FILE, Seal, Seals, SpoolSeal
 from analytics.log.segments import new_segment
 from analytics.log.shipper import Shipper
+from analytics.log.spool import Spool
+from core.errors import LogUnavailable
 from core.keyed_hash import COMPARISON_SALT, subject_digest
 from core.types import Assignment, Experiment, ModelVersion, Prediction, Split
 from tests.integration.predictions import make_prediction
@@ -111,11 +114,48 @@ def test_key_of_another_process_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short"])
-def test_file_that_is_no_key_ends_no_start(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
+def test_damaged_key_is_replaced_once(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool, file = tmp_path / "spool", tmp_path / FILE
+    file.write_bytes(content)
+    with ThreadPoolExecutor(8) as threads:
+        seals = list(threads.map(lambda _: SpoolSeal(spool), range(8)))
+    assert {seal.current.id for seal in seals} == {Seal(file.read_bytes()).id}
+    assert Seals(spool).can_open(Entry(seal=seals[0].current.id))
+    assert caplog.text.count("was damaged and has a new key") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_key_that_is_damaged_later_is_mended_by_those_who_know_it(tmp_path: Path) -> None:
     seal = SpoolSeal(tmp_path / "spool")
-    # Its lines are set aside, and this process goes on.
-    assert not Seals(tmp_path / "spool").can_open(Entry(seal=seal.current.id))
+    (tmp_path / FILE).write_bytes(b"short")
+    seal.keep()
+    assert (tmp_path / FILE).read_bytes() == seal.current.key
+
+
+async def test_no_prediction_is_accepted_whose_key_is_in_no_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    seal, folder = SpoolSeal(tmp_path / "spool"), tmp_path / "spool"
+    spool = Spool(folder, max_bytes=1 << 20, durability="fsync", when_full="refuse")
+    spool.start()
+    log = PredictionLog(spool, seal, text_storage="hash", when_full="refuse")
+    with pytest.raises(LogUnavailable):
+        await log.record([make_prediction()])
+    assert log.refusing
+    (tmp_path / FILE).rmdir()
+    seal.keep()
+    await log.record([make_prediction()])
+    assert not log.refusing
+    await spool.close()
+
+
+def test_key_that_cannot_be_read_any_more_is_used_on(tmp_path: Path) -> None:
+    seal = SpoolSeal(tmp_path / "spool")
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    seal.keep()
+    seal.check()
 
 
 async def ship(folder: Path, writer: FakeWriter) -> None:
