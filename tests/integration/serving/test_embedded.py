@@ -26,7 +26,7 @@ from serving.embedded.account import server_account
 from serving.embedded.children import UnusableFolder
 from serving.embedded.found import OtherUser, find_postgres, find_redis
 from serving.embedded.postgres import VERSION, embedded_postgres
-from serving.embedded.redis import embedded_redis
+from serving.embedded.redis import SNAPSHOT, embedded_redis
 from tests.clusters import new_cluster, postgres_in
 from tests.database import run_sql, scalar
 from tests.processes import children_in
@@ -126,6 +126,20 @@ def test_redis_keeps_its_data_and_bounds_its_memory(tmp_path: Path) -> None:
             redis.set("kept", b"1")
             assert redis.config_get("maxmemory") == {"maxmemory": str(32 * 1_048_576)}
             assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+
+
+@pytest.mark.parametrize("content", [b"", b"REDIS", b"REDIS9999" + bytes(64), b"no snapshot"])
+def test_redis_whose_snapshot_cannot_be_read_starts_without_it(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = tmp_path / SNAPSHOT
+    snapshot.write_bytes(content)
+    with embedded_redis(tmp_path, max_memory="32mb") as url, Redis.from_url(url) as redis:
+        assert redis.set("key", "value")
+    assert (tmp_path / f"{SNAPSHOT}.unread").read_bytes() == content
+    assert "started without its snapshot" in caplog.text
+    with embedded_redis(tmp_path, max_memory="32mb") as url, Redis.from_url(url) as redis:
+        assert redis.get("key") == b"value"
 
 
 def test_socket_of_a_folder_with_a_long_path_is_reachable_until_the_server_stops(

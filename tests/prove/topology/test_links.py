@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,11 +12,31 @@ from pathlib import Path
 import httpx
 import pytest
 
+from analytics.rollups import WRITERS_LOCK
+from core.paths import ROOT
+from core.postgres import create_engine
 from tests.prove.topology.load import under_load
 from tests.prove.topology.network import Network
 from tests.prove.topology.nodes import APIS, DATA, RUNNERS, Topology, until_known
 
 Record = Callable[[str, object], None]
+
+# As a shipper or a labelling in the middle of its transaction.
+HOLD_THE_LOG = """
+import asyncio, sys
+from sqlalchemy import make_url
+from analytics.rollups import WRITERS_LOCK
+from core.postgres import create_engine
+
+async def hold():
+    engine = create_engine(make_url(sys.argv[1]), pool_size=1, timeout_seconds=10)
+    async with engine.connect() as connection:
+        await connection.execute(WRITERS_LOCK)
+        print("held", flush=True)
+        await asyncio.sleep(300)
+
+asyncio.run(hold())
+"""
 
 
 async def get(url: str) -> httpx.Response:
@@ -92,4 +114,31 @@ async def test_data_node_that_no_packet_reaches_delays_the_log_and_fails_no_pred
     load.assert_unharmed(except_analytics=True)
     load.assert_ready_throughout()
     record_property("oldest line that waited, s", f"{waiting:.0f}")
+    load.record(record_property)
+
+
+async def test_node_that_vanishes_within_a_transaction_stops_the_log_for_half_a_minute(
+    topology: Topology, tmp_path: Path, record_property: Record
+) -> None:
+    gone = APIS[0]
+    url = topology.hosts.database_url.render_as_string(hide_password=False)
+    command = [*topology.network.enter(gone), sys.executable, "-c", HOLD_THE_LOG, url]
+    loop = asyncio.get_running_loop()
+    async with under_load(topology, tmp_path) as load:
+        holding = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE)
+        assert holding.stdout is not None
+        assert await asyncio.wait_for(holding.stdout.readline(), 20) == b"held\n"
+        with topology.network.cut(gone):
+            started = loop.time()
+            engine = create_engine(topology.hosts.database_url, pool_size=1, timeout_seconds=90)
+            async with engine.connect() as connection:
+                await connection.execute(WRITERS_LOCK)
+            await engine.dispose()
+            seconds = loop.time() - started
+            holding.kill()
+            await holding.wait()
+        await load.counted.answers(50)
+    load.assert_unharmed()
+    assert seconds < 45
+    record_property("the log stood, s", f"{seconds:.0f}")
     load.record(record_property)
