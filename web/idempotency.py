@@ -239,23 +239,25 @@ class IdempotentAnswers:
             # The client may have sent the commands twice: its own lock is no other's.
             pipeline.get(request.lock)
             is_first, (known, answer, version), _, _, holder = await pipeline.execute()
-            first = self._first_try(known, begun.at)
-            if first is None:
-                await self._redis.delete(request.name, request.lock)
-                return None
         has_lock = holder in (token, token.encode())
+        # It holds whatever the first try says, as of a clock that was set back since.
+        stored = request.opened(answer, self._secret()) if answer else None
+        if stored is not None:
+            # Else who comes once the answer is gone, or cannot be opened, waits for nobody.
+            if has_lock:
+                await self._unlock(request, token)
+            return stored
+        first = self._first_try(known, begun.at)
+        if first is None:
+            with self._circuit.calling("idempotency"):
+                await self._redis.delete(request.name, request.lock)
+            return None
         if first.fingerprint != request.fingerprint:
             if has_lock:
                 await self._unlock(request, token)
             _count("other-request")
             raise InvalidRequest(OTHER_REQUEST)
         if answer:
-            stored = request.opened(answer, self._secret())
-            if stored is not None:
-                # Else who comes once the answer is gone, or cannot be opened, waits for nobody.
-                if has_lock:
-                    await self._unlock(request, token)
-                return stored
             # Another program stored it, or a service with another secret. It is computed again,
             # with the same ids.
             with self._circuit.calling("idempotency"):

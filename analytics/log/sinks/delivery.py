@@ -173,7 +173,12 @@ class SinkDelivery:
         most, waiting = self._sink.batch_predictions, self._outbox.number - start.number
         if waiting <= 0:
             return None, []
-        if waiting < most and not at_once and await self._age(start) < self._sink.batch_seconds:
+        # A record of the future was written before the clock was set back.
+        if (
+            waiting < most
+            and not at_once
+            and 0 <= await self._age(start) < self._sink.batch_seconds
+        ):
             return None, []
         records = await asyncio.to_thread(self._outbox.read, start, most, MAX_BATCH_CHARACTERS)
         if not records:
@@ -198,11 +203,11 @@ class SinkDelivery:
         await asyncio.to_thread(self.cursor.save, next_, batch)
 
     async def _age(self, position: Position) -> float:
-        """The age of the record at a position, in seconds; 0 if there is none."""
+        """The age of the record at a position by this clock, in seconds; 0 if there is none."""
         oldest = await asyncio.to_thread(self._outbox.read, position, 1)
         if not oldest:
             return 0.0
-        return max(0.0, (datetime.now(UTC) - oldest[0].record.at).total_seconds())
+        return (datetime.now(UTC) - oldest[0].record.at).total_seconds()
 
     async def _watch(self) -> None:
         """Keep the bound and the gauges for ever."""

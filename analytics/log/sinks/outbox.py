@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple
 from uuid import UUID
@@ -27,7 +27,7 @@ from core.errors import describe_error
 from core.private_files import FOLDER_MODE, open_private, open_regular
 from core.types import SinkName
 from core.unreadable import UNREADABLE
-from core.uuid7 import new_id
+from core.uuid7 import new_id, time_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
@@ -38,6 +38,7 @@ RECORD_PREDICTIONS = 100
 FILE_BYTES = 1 << 20
 # An id is 39 bytes of JSON, and a record of one prediction 150.
 _BYTES_A_PREDICTION = 256
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -146,12 +147,23 @@ class Outbox:
             held = sum(path.stat().st_size for path in self._files())
             if held + needed_bytes > self._max_bytes:
                 raise OSError(f"{held} bytes wait for the sinks, and no more may wait")
-            self._path = self.folder / f"{new_id(datetime.now(UTC))}{_SUFFIX}"
+            self._path = self.folder / f"{new_id(self._next_time())}{_SUFFIX}"
             self._file = open(self._path, "xb", buffering=0, opener=open_private)  # noqa: SIM115
             self._size = 0
             if self._sync:
                 fsync_folder(self.folder)
         return self._file
+
+    def _next_time(self) -> datetime:
+        """The time for the name of a new file: after all others', also if the clock was set back.
+
+        The names order the files.
+        """
+        at = datetime.now(UTC)
+        for path in (self._path, *self._files()[-1:]):
+            with suppress(ValueError, OverflowError):  # somebody else has named it
+                at = max(at, time_of(UUID(path.stem)) + _MILLISECOND)
+        return at
 
     def close(self) -> None:
         if self._file is not None:

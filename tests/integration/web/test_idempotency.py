@@ -408,12 +408,27 @@ async def test_value_of_another_program_costs_the_promise_once(
     if isinstance(value, str):
         await redis.set(name, value)
     else:
+        await redis.hdel(name, "answer")
         await redis.hset(name, mapping=value)  # type: ignore[arg-type]
     reply = await client.post("/predict", json={"text": "good"}, headers=headers)
     assert (reply.status_code, reply.headers[RESULT]) == (200, "not-stored")
     if not isinstance(value, str):
         reply = await client.post("/predict", json={"text": "good"}, headers=headers)
         assert reply.headers[RESULT] == "stored"
+
+
+@pytest.mark.parametrize("at", ["1971-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+async def test_clock_that_is_set_otherwise_changes_no_answer(
+    redis: Redis, service: Service, client: httpx.AsyncClient, at: str
+) -> None:
+    headers = keyed()
+    first = await client.post("/predict", json={"text": "good"}, headers=headers)
+    [name] = [name async for name in redis.scan_iter()]
+    begun = msgspec.json.decode((await redis.hget(name, "begun")) or b"")
+    await redis.hset(name, "begun", msgspec.json.encode(begun | {"at": at}))
+    second = await client.post("/predict", json={"text": "good"}, headers=headers)
+    assert (second.content, second.headers[RESULT]) == (first.content, "replayed")
+    assert service.calls == 1
 
 
 def forged(**changes: object) -> bytes:

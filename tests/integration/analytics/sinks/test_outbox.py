@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from analytics.hash_keys import HashKeys
@@ -16,10 +18,12 @@ from analytics.log.writer import LogWriter, store
 from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
 from core.types import Prediction
+from core.uuid7 import new_id
 from tests.integration.analytics.sinks.conftest import SinkLog, count, parquet_ids
 from tests.integration.analytics.sinks.receiver import receiver
 from tests.integration.analytics.sinks.test_events import sink as events_sink
 from tests.integration.predictions import make_prediction
+from tests.waiting import until
 
 
 def parquet(folder: Path) -> ParquetSink:
@@ -119,6 +123,42 @@ async def test_files_go_when_all_sinks_are_past_them(log: SinkLog, tmp_path: Pat
     ids += await log.store(2)
     await log.finish(fast)
     assert sorted(parquet_ids(tmp_path / "parquet")) == sorted(ids)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_clock_that_is_set_back_loses_nothing_to_a_sink(
+    log: SinkLog, tmp_path: Path, *, deleted: bool
+) -> None:
+    """As of a machine that boots an hour ahead."""
+    await log.store(2)
+    [file] = log.outbox.folder.glob("*.ids")
+    ahead = file.with_stem(str(new_id(datetime.now(UTC) + timedelta(hours=1))))
+    file.rename(ahead)
+    log.restart(file_bytes=1)
+    delivery = log.delivery(parquet(tmp_path))
+    ids = await log.store(2)
+    await log.finish(delivery)
+    if deleted:
+        for path in log.outbox.folder.glob("*.ids"):
+            path.unlink()
+    ids += await log.store(2)
+    await log.finish(delivery)
+    log.outbox.forget([delivery.cursor.needed])
+    assert sorted(parquet_ids(tmp_path / "parquet")) == sorted(ids)
+    assert len(list(log.outbox.folder.glob("*.ids"))) == 1
+
+
+async def test_prediction_that_was_stored_before_the_clock_was_set_back_waits_no_longer(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    delivery = log.delivery(parquet(tmp_path))
+    ids = await log.store(2)
+    [file] = log.outbox.folder.glob("*.ids")
+    record = msgspec.json.decode(file.read_bytes())
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    file.write_bytes(msgspec.json.encode(record | {"at": ahead}) + b"\n")
+    async with log.delivering(delivery):
+        await until(lambda: sorted(parquet_ids(tmp_path / "parquet")) == sorted(ids))
 
 
 @pytest.mark.parametrize("broken", ["folder", "disk"])
