@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,9 @@ _TUNING = {
     "tcp_keepalives_count": "'3'",
     "tcp_user_timeout": "'30000'",
 }
+# The server ends a statement after so many time-outs of the client, whose machine may be frozen:
+# one that waits for its next message would keep its locks. (It ends no COPY that does.)
+_SERVER_TIMEOUTS = 2
 # Settings that PostgreSQL reports without being asked, since version 14.
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
 # Reading works in such a session, so it is replaced at intervals, not at each use.
@@ -105,6 +109,8 @@ READ_ONLY_SECONDS = 2.0
 # A monitor waits no longer than five seconds for an answer to /health.
 PING_SECONDS = 2.0
 MAX_LOGGED_CHARACTERS = 1_000
+# A host among several that has not let a connection in by then is silent.
+MAX_HOST_SECONDS = 5.0
 # The home of users without one, as Debian calls it.
 NO_HOME = "/nonexistent"
 _IS_POOLED = "is_pooled"
@@ -170,8 +176,11 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) ->
             "server_settings": {"application_name": "sentiment", "timezone": "UTC"},
         },
     )
-    event.listen(engine.sync_engine, "do_connect", _Connector())
-    event.listen(engine.sync_engine, "begin", _set_for_transaction)
+    tuning = dict(_TUNING)
+    if timeout_seconds is not None:
+        tuning["statement_timeout"] = _bound_unless_set(_SERVER_TIMEOUTS * timeout_seconds)
+    event.listen(engine.sync_engine, "do_connect", _Connector(tuning))
+    event.listen(engine.sync_engine, "begin", partial(_set_for_transaction, tuning))
     event.listen(engine.sync_engine, "checkout", _refuse_old_read_only)
     event.listen(engine.sync_engine, "handle_error", _drop_pool_of_wrong_server)
     return engine
@@ -210,16 +219,18 @@ class _Connector:
     one, statements have no names: another client's session may have the name already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Mapping[str, str]) -> None:
+        self._tuning = tuning
         self._pooled = False
+        self._hosts = _Hosts()
 
     def __call__(
         self, dialect: Dialect, entry: ConnectionPoolEntry, args: tuple[Any, ...], options: Any
     ) -> DBAPIConnection:
         if not self._pooled:
-            connection: Any = dialect.connect(*args, **options)
+            connection: Any = self._hosts.connect(dialect, args, options)
             try:
-                is_direct = connection.run_async(_set_for_session)
+                is_direct = connection.run_async(partial(_set_for_session, self._tuning))
             except BaseException:
                 connection.driver_connection.terminate()
                 raise
@@ -228,7 +239,7 @@ class _Connector:
             connection.run_async(asyncpg.Connection.close)
             self._pooled = True
         unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
-        return self._known(dialect.connect(*args, **{**options, **unnamed}), entry)
+        return self._known(self._hosts.connect(dialect, args, {**options, **unnamed}), entry)
 
     def _known(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> DBAPIConnection:
         entry.info[_IS_POOLED] = self._pooled
@@ -236,22 +247,72 @@ class _Connector:
         return connection
 
 
-async def _set_for_session(connection: asyncpg.Connection) -> bool:
-    """Apply `_TUNING`, unless a pooler is in between; returns whether it was applied."""
+class _Hosts:
+    """Connects to the first of several hosts that can be used, beginning with the last that could.
+
+    Each has a share of the time. asyncpg gives all of it to the first, which may be silent.
+    """
+
+    def __init__(self) -> None:
+        self._first = 0
+
+    def connect(
+        self, dialect: Dialect, args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> DBAPIConnection:
+        hosts, ports = options.get("host"), options.get("port")
+        if not isinstance(hosts, list) or not isinstance(ports, list):
+            return dialect.connect(*args, **options)
+        shares = [MAX_HOST_SECONDS]
+        if options["timeout"] is not None:
+            shares.append(options["timeout"] / len(hosts))
+        errors: list[BaseException] = []
+        for wanted in _in_turn(options["target_session_attrs"]):
+            for number in (*range(self._first, len(hosts)), *range(self._first)):
+                one = {
+                    "host": hosts[number], "port": ports[number], "timeout": min(shares),
+                    "target_session_attrs": wanted,
+                }  # fmt: skip
+                try:
+                    connection = dialect.connect(*args, **{**options, **one})
+                except DATABASE_FAILURES as error:
+                    errors.append(error)
+                else:
+                    self._first = number
+                    return connection
+        # What a server says tells more than that another one is silent.
+        said = (error for error in errors if isinstance(error, asyncpg.PostgresError))
+        raise next(said, errors[-1])
+
+
+def _in_turn(wanted: str) -> tuple[str, ...]:
+    """What is asked of every host before the next is."""
+    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
+
+
+async def _set_for_session(tuning: Mapping[str, str], connection: asyncpg.Connection) -> bool:
+    """Apply `tuning`, unless a pooler is in between; returns whether it was applied."""
     # A simple query: it has no statement that a pooler could lose. The condition is checked first.
     status = await connection.execute(
-        f"{_set_config('false')} WHERE pg_backend_pid() = {connection.get_server_pid()}"
+        f"{_set_config(tuning, 'false')} WHERE pg_backend_pid() = {connection.get_server_pid()}"
     )
     return bool(status == "SELECT 1")
 
 
-def _set_for_transaction(connection: Connection) -> None:
+def _set_for_transaction(tuning: Mapping[str, str], connection: Connection) -> None:
     if connection.info[_IS_POOLED]:
-        connection.exec_driver_sql(_set_config("true"))
+        connection.exec_driver_sql(_set_config(tuning, "true"))
 
 
-def _set_config(is_local: str) -> str:
-    values = (f"set_config('{name}', {value}, {is_local})" for name, value in _TUNING.items())
+def _bound_unless_set(seconds: float) -> str:
+    """A bound for `statement_timeout`; that of the role or the database goes before."""
+    return (
+        "CASE current_setting('statement_timeout') "
+        f"WHEN '0' THEN '{round(1_000 * seconds)}' ELSE current_setting('statement_timeout') END"
+    )
+
+
+def _set_config(tuning: Mapping[str, str], is_local: str) -> str:
+    values = (f"set_config('{name}', {value}, {is_local})" for name, value in tuning.items())
     return f"SELECT {', '.join(values)}"
 
 

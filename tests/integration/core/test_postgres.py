@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from analytics.rollups import WRITERS_LOCK
 from core.errors import DatabaseUnavailable
 from core.paths import ROOT
-from core.postgres import PING_SECONDS, READ_ONLY_SECONDS, connected, create_engine, reading
+from core.postgres import (
+    PING_SECONDS,
+    READ_ONLY_SECONDS,
+    connected,
+    create_engine,
+    opened_engine,
+    reading,
+)
 from loadtest.ports import free_port
 from tests.database import run_sql
 
@@ -233,6 +241,62 @@ async def test_commit_waits_for_the_disk_whatever_the_database_says(
         async with engine.begin() as connection:
             assert await connection.scalar(text("SHOW synchronous_commit")) == used
         await engine.dispose()
+
+
+@pytest.mark.parametrize(("configured", "used"), [("0", "3s"), ("2min", "2min")])
+async def test_statement_ends_on_the_server_too_unless_the_database_says_otherwise(
+    database_url: URL, configured: str, used: str
+) -> None:
+    setting = f"SET statement_timeout = '{configured}'"
+    await asyncio.to_thread(
+        run_sql, database_url, f"ALTER DATABASE {database_url.database} {setting}"
+    )
+    async with (
+        opened_engine(database_url, timeout_seconds=1.5) as engine,
+        engine.connect() as connection,
+    ):
+        assert await connection.scalar(text("SHOW statement_timeout")) == used
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_host_that_is_silent_keeps_none_from_another_that_writes(
+    database_url: URL, *, is_first: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = ["127.0.0.1", str(database_url.query["host"])]
+        ports = [silent.getsockname()[1], 5432]
+        if not is_first:
+            hosts.reverse()
+            ports.reverse()
+        query = {
+            "host": ",".join(hosts), "port": ",".join(map(str, ports)),
+            "target_session_attrs": "read-write",
+        }  # fmt: skip
+        url = database_url.set(query=query)
+        async with (
+            opened_engine(url, timeout_seconds=3, pool_size=2) as engine,
+            engine.connect() as connection,
+        ):
+            assert await connection.scalar(text("SELECT 1")) == 1
+            # It is asked first from now on.
+            async with asyncio.timeout(1), engine.connect() as another:
+                assert await another.scalar(text("SELECT 1")) == 1
+
+
+async def test_silent_hosts_are_an_outage_in_time() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        ports = [str(each.getsockname()[1]) for each in (one, other)]
+        query = {
+            "host": "127.0.0.1,127.0.0.1", "port": ",".join(ports),
+            "target_session_attrs": "read-write",
+        }  # fmt: skip
+        url = URL.create("postgresql+asyncpg", "a", query=query)
+        async with opened_engine(url, timeout_seconds=1) as engine, asyncio.timeout(4):
+            with pytest.raises(TimeoutError):
+                await engine.connect()
 
 
 async def test_writer_that_does_nothing_does_not_keep_its_lock(engine: AsyncEngine) -> None:
