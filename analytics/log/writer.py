@@ -33,6 +33,10 @@ _INSERT_FAILURES = sql.load("insert_failures")
 _KEY_COMPARED_TEXTS = sql.load("key_compared_texts")
 _KEY_ASSIGNMENTS = sql.load("key_assignments")
 _UNSTAGE = text("DELETE FROM predictions_staging WHERE id = ANY(:ids)")
+_UNSTAGE_COMPARISONS = text(
+    "DELETE FROM comparisons_staging "
+    "WHERE v1_prediction_id = ANY(:ids) OR v2_prediction_id = ANY(:ids)"
+)
 # PostgreSQL has no statistics of rows that the same statement makes. It expects one group where
 # there are a thousand, and would loop over them for each row.
 _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
@@ -186,16 +190,21 @@ async def store(
     by_id = {prediction.id: prediction for prediction in reversed(predictions)}
     rows = [_prediction_row(prediction, keys, texts_since) for prediction in by_id.values()]
     await connection.execute(KEEP_PARTITIONS)
+    # Before the lock: no time-out of PostgreSQL ends a COPY that waits for a frozen machine.
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
+    if comparisons:
+        links = list(map(attrgetter(*COMPARISON_COLUMNS), comparisons))
+        await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, links)
+    if failures:
+        own_name_values = attrgetter(*FAILURE_COLUMNS[:-1])
+        counts = [(*own_name_values(failure), keys.models[failure.model]) for failure in failures]
+        await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
     await connection.execute(WRITERS_LOCK)
     # Under the lock: an erasure that has it sees what is stored, and its tombstones are seen here.
     if erased := await erased_among(connection, keys.hashes, predictions):
         await connection.execute(_UNSTAGE, {"ids": list(erased)})
-        comparisons = [
-            comparison
-            for comparison in comparisons
-            if erased.isdisjoint((comparison.v1_prediction_id, comparison.v2_prediction_id))
-        ]
+        if comparisons:
+            await connection.execute(_UNSTAGE_COMPARISONS, {"ids": list(erased)})
     if not keys.hashes.is_converted:
         await _key_rows_of_earlier_releases(connection, keys, predictions)
     days = {time_of(prediction.id).date() for prediction in predictions}
@@ -207,13 +216,8 @@ async def store(
     if any(prediction.assignment is not None for prediction in predictions):
         await connection.execute(_ASSIGN_SUBJECTS)
     if comparisons:
-        links = list(map(attrgetter(*COMPARISON_COLUMNS), comparisons))
-        await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, links)
         await connection.execute(_INSERT_COMPARISONS)
     if failures:
-        own_name_values = attrgetter(*FAILURE_COLUMNS[:-1])
-        counts = [(*own_name_values(failure), keys.models[failure.model]) for failure in failures]
-        await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
         await connection.execute(_INSERT_FAILURES)
     return int(new)
 
