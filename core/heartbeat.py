@@ -78,6 +78,8 @@ class Heartbeat:
                         "the thread %s hangs: this process ends and is started again",
                         names.get(thread, thread),
                     )
+                    for handler in logging.root.handlers:
+                        handler.flush()
                     os.kill(os.getpid(), signal.SIGKILL)
             last = now
 

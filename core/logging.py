@@ -18,6 +18,7 @@ import orjson
 from core import request_context, tracing
 from core.absent import absent
 from core.errors import ServiceError
+from core.log_lines import LineHandler
 from core.printable import printable
 from core.types import LogFormat
 
@@ -43,7 +44,7 @@ def configure_logs(level: str, log_format: LogFormat, component: Callable[[], st
     `component` gives the name of the process, for every line.
     """
     as_text = log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LineHandler(sys.stdout.fileno())
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[
