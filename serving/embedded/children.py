@@ -42,6 +42,8 @@ _SEPARATORS = frozenset(',:"')
 Begin = Callable[[], Any]
 # Each signal, and the seconds to wait for the end after it.
 StopSignals = Sequence[tuple[int, float]]
+# How a server with this process id is stopped if it lets nobody in any more; nothing while it does.
+WayIn = Callable[[int], StopSignals]
 
 
 class UnusableFolder(ValueError):
@@ -173,12 +175,12 @@ def running(
     signals: StopSignals,
     *,
     restart: bool,
-    lets_nobody_in: Callable[[], bool],
+    way_in: WayIn,
 ) -> Iterator[None]:
     """Run a server that `begin` starts until the block ends; see `stop` for `signals`.
 
-    With `restart`, a server that ends meanwhile is started again; so is one that `lets_nobody_in`,
-    as it waits for its clients to leave, or its socket was deleted.
+    With `restart`, a server that ends meanwhile is started again; so is one that lets nobody in by
+    `way_in`, as it waits for its clients to leave, or its socket was deleted.
     """
     process, ending = begin(), threading.Event()
 
@@ -186,10 +188,10 @@ def running(
         nonlocal process
         while not ending.wait(WATCH_SECONDS):
             if process.poll() is None:
-                if not lets_nobody_in():
+                if not (needed := way_in(process.pid)):
                     continue
                 logger.error("the private %s lets nobody in, and is stopped", program.title)
-                stop(program, process, signals)
+                stop(program, process, needed)
             logger.error("the private %s has ended, and is started again", program.title)
             try:
                 _end_leftover(folder, program)

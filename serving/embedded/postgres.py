@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote_plus
 
+import psutil
+
 from core.atomic_file import write_atomically
 from core.private_files import open_private, open_regular
 from serving.embedded.account import Account, NoAccount, own_name, server_account
 from serving.embedded.children import (
     Program,
+    StopSignals,
     UnusableFolder,
     logger,
     owned,
@@ -53,6 +56,8 @@ MAX_BYTES = 65_536
 POLL_SECONDS = 0.02
 # A start that takes longer probably recovers from a crash, which may take minutes.
 USUAL_SECONDS = 2.0
+STUCK_POLL_SECONDS = 3.0
+STUCK_POLLS = 4
 # Fast, then immediate: the latter leaves a recovery to the next start.
 STOP_SIGNALS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))
 
@@ -109,7 +114,7 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> Path:
             begin,
             STOP_SIGNALS,
             restart=restart,
-            lets_nobody_in=partial(_lets_nobody_in, folder, sockets),
+            way_in=_WayIn(folder, sockets),
         )
     )
     return sockets
@@ -241,18 +246,43 @@ def _is_ready(folder: Path, pid: int) -> bool:
     return status_lines(folder)[:1] == [str(pid)]
 
 
-def _lets_nobody_in(folder: Path, sockets: Path) -> bool:
-    """Whether PostgreSQL lets nobody in any more.
+class _WayIn:
+    """Finds out whether PostgreSQL lets nobody in any more.
 
     At a SIGTERM it does so until its clients leave, and connection pools never do. It does not
-    make its socket again, as where something has tidied up its folder.
+    make its socket again, as where something has tidied up its folder. And if the process that
+    recovers after a crash of another one is killed too, it waits for ever for its end.
     """
-    with suppress(OSError):
-        if _status(_pid_file_lines(folder)) == "stopping":
-            return True
-        # Where the folder was moved, a start would find nothing, and its clients are still served.
-        return (folder / "PG_VERSION").exists() and not (sockets / SOCKET).exists()
-    return False
+
+    def __init__(self, folder: Path, sockets: Path) -> None:
+        self._folder = folder
+        self._sockets = sockets
+        self._looked_at = time.monotonic()
+        self._stuck_for = 0
+
+    def __call__(self, pid: int) -> StopSignals:
+        with suppress(OSError):
+            if _status(_pid_file_lines(self._folder)) == "stopping":
+                return STOP_SIGNALS
+            # Where the folder was moved, a start would find nothing, and its clients are still
+            # served.
+            is_cluster = (self._folder / "PG_VERSION").exists()
+            if is_cluster and not (self._sockets / SOCKET).exists():
+                return STOP_SIGNALS
+        return STOP_SIGNALS[1:] if self._is_stuck(pid) else ()
+
+    def _is_stuck(self, pid: int) -> bool:
+        """Whether it neither recovers nor is up; it may be in between for a moment."""
+        if time.monotonic() - self._looked_at < STUCK_POLL_SECONDS:
+            return False
+        self._looked_at = time.monotonic()
+        try:
+            titles = [" ".join(child.cmdline()) for child in psutil.Process(pid).children()]
+        except psutil.Error:  # one of them has just ended
+            return False
+        works = any("startup" in title or "walwriter" in title for title in titles)
+        self._stuck_for = 0 if works else self._stuck_for + 1
+        return self._stuck_for >= STUCK_POLLS
 
 
 def status_lines(folder: Path) -> list[str]:

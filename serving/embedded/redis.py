@@ -78,7 +78,7 @@ def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> P
             begin,
             STOP_SIGNALS,
             restart=restart,
-            lets_nobody_in=lambda: not path.exists(),
+            way_in=lambda _: () if path.exists() else STOP_SIGNALS,
         )
     )
     return path

@@ -9,8 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -507,6 +508,40 @@ def test_postgres_that_waits_for_its_clients_to_leave_is_started_again(tmp_path:
         assert not left
         wait_until(lambda: answers(lambda: scalar(url, "SELECT 7") == 7), 30)
         client.terminate()
+
+
+def test_postgres_whose_recovery_is_killed_is_started_again(tmp_path: Path) -> None:
+    """It would wait for the end of the recovery for ever, and refuse everybody."""
+    with embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url:
+        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
+        [server] = [each for each in children_in(tmp_path) if not _title(each)]
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+
+        def kill(title: str) -> bool:
+            for pid in children.read_text(encoding="utf-8").split():
+                with suppress(psutil.NoSuchProcess):
+                    if title in _title(child := psutil.Process(int(pid))):
+                        child.kill()
+                        return True
+            return False
+
+        # Its recovery takes a few milliseconds: that of one try may be over.
+        for _ in range(20):
+            wait_until(lambda: kill("checkpointer"))
+            until = time.monotonic() + 2
+            while not (killed := kill("startup")) and time.monotonic() < until:
+                pass
+            if killed:
+                break
+        _, left = psutil.wait_procs([server], timeout=60)
+        assert not left
+        wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 30)
+
+
+def _title(process: psutil.Process) -> str:
+    """What a process of PostgreSQL calls itself; nothing of the first."""
+    command = process.cmdline()
+    return command[0] if len(command) == 1 or not any(command[1:]) else ""
 
 
 def answers(ask: Callable[[], object]) -> bool:
