@@ -25,6 +25,8 @@ _SUPERSETS = {
     "gbk": "gb18030",
     "tis_620": "cp874",
 }
+# Python takes seconds to read the parameters of 60 kB.
+MAX_CONTENT_TYPE_CHARACTERS = 1_000
 NOT_UTF8 = (
     "The body is not valid JSON: it is not UTF-8; send UTF-8, or name its charset in the "
     "Content-Type"
@@ -77,6 +79,11 @@ def is_utf8(body: bytes) -> bool:
 
 def _charset(content_type: str) -> str:
     """Python's name of the charset of a body that is not UTF-8."""
+    if len(content_type) > MAX_CONTENT_TYPE_CHARACTERS:
+        raise UnsupportedMedia(
+            f"The Content-Type has more than {MAX_CONTENT_TYPE_CHARACTERS:,} characters, and the "
+            "body is not UTF-8; send UTF-8"
+        )
     header = Message()
     header["Content-Type"] = content_type
     label = header.get_content_charset("utf-8")

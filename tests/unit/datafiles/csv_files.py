@@ -277,6 +277,11 @@ CSV_FILES = {
         b'id, note,text\n1, "a",good\n',
         Rows(["id", " note", "text"], [["1", ' "a"', "good"]], column=2),
     ),
+    "several blanks that delimit before a quote": CsvFile(
+        b'id  text\n1  "good"\n',
+        Rows(["id", "", "text"], [["1", "", "good"]], column=2),
+        delimiter="space",
+    ),
     "a blank after a tab is text": CsvFile(b'id\ttext\n1\t "good"\n', pairs(("1", ' "good"'))),
     # Columns and fields.
     "other columns are kept": CsvFile(

@@ -23,6 +23,15 @@ def test_csv_file_is_read_right_or_refused(tmp_path: Path, file: CsvFile) -> Non
         assert answer == file.right
 
 
+@pytest.mark.parametrize("first_line", ['text " a"', 'sep= \ntext " a"'])
+def test_run_of_blanks_that_delimit_takes_no_time(tmp_path: Path, first_line: str) -> None:
+    """It took a minute, in one call that stopped all threads of the process."""
+    file = tmp_path / "in.csv"
+    file.write_text(f"{first_line}\n{' ' * 1_000_000}\n")
+    delimiter = None if first_line.startswith("sep") else " "
+    assert open_source(Input(file, Format.csv, None, delimiter), "text", None).names
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
 def test_blank_lines_end_a_chunk_so_that_its_reader_can_stop(tmp_path: Path, line_end: str) -> None:
     file = tmp_path / "in.csv"

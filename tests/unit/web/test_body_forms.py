@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from core.asgi import send_response
-from core.errors import RequestError
+from core.errors import RequestError, UnsupportedMedia
 from web.body import JsonBodyReader
 from web.content_coding import CODINGS, MAX_PARTS, STEP_BYTES, decode
 from web.json_text import to_utf8
@@ -296,6 +296,13 @@ async def test_damaged_body_is_refused_and_never_breaks_the_decoder(
     compressed[damage[0] % len(compressed)] = damage[1]
     with suppress(RequestError):
         await decode(bytes(compressed), coding, 200, decoded, at_once)
+
+
+def test_content_type_that_takes_long_to_read_is_refused() -> None:
+    content_type = 'application/json;"' + ";" * 63_000
+    assert to_utf8(b"{}", content_type) == b"{}"
+    with pytest.raises(UnsupportedMedia, match="more than 1,000 characters"):
+        to_utf8(b'{"text": "caf\xe9"}', content_type)
 
 
 @given(content=st.binary(max_size=40), parameters=st.text(max_size=40))
