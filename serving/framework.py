@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from http import HTTPStatus
@@ -272,6 +273,18 @@ def stop_when_busy() -> None:
 
     handler: Any = SysHandler
     handler.quit = lambda self: self.controller.loop.add_callback_from_signal(stop, self.controller)
+
+
+def use_steady_clock() -> None:
+    """Let BentoML's process manager wait by a clock that nobody sets.
+
+    Tornado's is the time of day. After that was set back, the manager would look after no worker
+    until the clock had caught up.
+    """
+    from tornado.ioloop import IOLoop
+
+    loop: Any = IOLoop
+    loop.time = lambda _: time.monotonic()
 
 
 def reserve_no_port() -> None:

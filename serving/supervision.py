@@ -30,6 +30,7 @@ from serving.framework import (
     start_workers_by,
     stop_at_hangup,
     stop_when_busy,
+    use_steady_clock,
     wrap_arbiter,
 )
 from serving.machine_check import accept_both_families
@@ -63,6 +64,7 @@ def supervise(*, accept_seconds: Seconds, stop_seconds: Seconds, before: Prepara
     if not is_worker():
         stop_at_hangup()
         stop_when_busy()
+        use_steady_clock()
         reserve_no_port()
         wrap_arbiter(
             functools.partial(

@@ -299,6 +299,44 @@ def test_manager_stops_that_is_told_while_it_replaces_a_worker() -> None:
     assert run_python(BUSY) == "replaced stopped"
 
 
+CLOCK_SET_BACK = """
+import time
+from circus import get_arbiter
+from serving.framework import make_private_arbiter, use_steady_clock
+
+time_of_day, offset = time.time, 0.0
+time.time = lambda: time_of_day() + offset
+
+def looks_again(steady):
+    global offset
+    offset = 0.0
+    if steady:
+        use_steady_clock()
+    arbiter = make_private_arbiter([], check_delay=0.05)
+    looked = []
+
+    def look():
+        global offset
+        offset = -3_600.0
+        looked.append(None)
+        if len(looked) == 3:
+            arbiter.loop.add_callback(arbiter.loop.stop)
+
+    arbiter.manage_watchers = look
+    arbiter.loop.asyncio_loop.call_later(2, arbiter.loop.stop)
+    with arbiter.exit_stack:
+        arbiter.start()
+    return len(looked)
+
+print(looks_again(False), looks_again(True))
+"""
+
+
+def test_bentomls_manager_waits_for_a_clock_that_was_set_back_and_ours_does_not() -> None:
+    """If it no longer does, the seam can go."""
+    assert run_python(CLOCK_SET_BACK) == "1 3"
+
+
 INHERITED = """
 import os, sys
 from serving.framework import close_inherited_sockets
