@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 # After a rendering, so many times as long as it took: it may take a fifth of a core.
 _PAUSE = 4
+# It may have taken long because the disk stood still.
+MAX_PAUSE_SECONDS = 5.0
 
 
 class SharedRendering(Generic[T]):
@@ -23,10 +25,17 @@ class SharedRendering(Generic[T]):
     when it makes it; here they join until the rendering begins, also during the pause before it.
     """
 
-    def __init__(self, render: Callable[[], Awaitable[T]], *, pause: int = 0) -> None:
-        """After each rendering, `pause` times as long as it took, none begins."""
+    def __init__(
+        self,
+        render: Callable[[], Awaitable[T]],
+        *,
+        pause: int = 0,
+        max_pause_seconds: float = MAX_PAUSE_SECONDS,
+    ) -> None:
+        """After each rendering none begins for `pause` times as long as it took, up to a bound."""
         self._render = render
         self._pause = pause
+        self._max_pause_seconds = max_pause_seconds
         self._turn = asyncio.Lock()
         # The rendering that has not begun yet.
         self._next: asyncio.Task[T] | None = None
@@ -55,7 +64,8 @@ class SharedRendering(Generic[T]):
                 return await self._render()
             finally:
                 ended = time.monotonic()
-                self._not_before = ended + self._pause * (ended - began)
+                pause_seconds = min(self._pause * (ended - began), self._max_pause_seconds)
+                self._not_before = ended + pause_seconds
 
 
 class SingleRendering:

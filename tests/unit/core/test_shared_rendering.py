@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -69,6 +70,16 @@ async def test_rendering_takes_a_fifth_of_the_time(document: Document) -> None:
     waiting = asyncio.create_task(rendering.get())
     await until(lambda: document.begun > before, seconds=SECONDS * 4)
     await waiting
+
+
+async def test_rendering_that_a_disk_held_up_keeps_none_waiting_for_long(
+    document: Document,
+) -> None:
+    render = partial(asyncio.to_thread, document.render)
+    rendering = SharedRendering(render, pause=1_000, max_pause_seconds=0.05)
+    document.free.set()
+    async with asyncio.timeout(1_000 * SECONDS / 2):
+        assert [await rendering.get() for _ in range(3)] == [b"1", b"2", b"3"]
 
 
 async def test_what_never_changes_is_rendered_once_for_all(document: Document) -> None:
