@@ -188,36 +188,38 @@ class _Run:
         """Run the job until it has ended, is removed, steps aside, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
         if self._status.attempts >= MAX_ATTEMPTS:
-            self._end("failed", f"The service died of it {MAX_ATTEMPTS} times, and did not get on")
+            died = f"The service died of it {MAX_ATTEMPTS} times, and did not get on"
+            await asyncio.to_thread(self._end, "failed", died)
             return _Outcome.ended
         attempts = self._status.attempts + 1
         self._status = replace(self._status, started_at=started_at, attempts=attempts)
-        self._write()
+        await asyncio.to_thread(self._write)
         try:
             self._status = await self._score(restart=restart)
             await asyncio.to_thread(self._check_scored)
         except asyncio.CancelledError:  # the process stops as it should
             self._status = replace(self._status, attempts=0)
-            self._write()
+            await asyncio.to_thread(self._write)
             raise
         except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
             if self._job.is_removed:
                 logger.info("job %s was removed while it ran", self._job.request.id)
                 return _Outcome.ended
             if isinstance(error, StepsAside):
-                self._wait("The jobs of other callers have their turn")
+                await asyncio.to_thread(self._wait, "The jobs of other callers have their turn")
                 return _Outcome.steps_aside
             reason = why_it_waits(error)
             if reason is not None:
-                self._wait(reason)
+                await asyncio.to_thread(self._wait, reason)
                 return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
             drops_all = isinstance(error, ShareUsed)
             drop = self._job.drop_output if drops_all else self._job.drop_unfinished
             await asyncio.to_thread(drop)
-            self._end("failed", why_it_failed(error, self._job.request.id))
+            why = why_it_failed(error, self._job.request.id)
+            await asyncio.to_thread(self._end, "failed", why)
             return _Outcome.ended
         self._status = replace(self._status, fraction=1.0)
-        self._end("done", None)
+        await asyncio.to_thread(self._end, "done", None)
         return _Outcome.ended
 
     def _check_scored(self) -> None:
