@@ -193,7 +193,11 @@ class RateLimiter:
                     break
             except REDIS_FAILURES:
                 break
-        return await question(self._local)
+        try:
+            return await question(self._local)
+        except ResponseError:  # the clock was set back
+            await self._local.clear(item, name, client)
+            return await question(self._local)
 
     async def _delete(self, key: str) -> bool:
         """Delete a key once for all that found it spoilt: the window of the first is another's."""

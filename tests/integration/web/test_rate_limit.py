@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -37,6 +38,21 @@ async def nobody() -> AsyncIterator[Redis]:
     client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
     yield client
     await client.aclose()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_clock_that_is_set_back_locks_no_client_out(
+    redis: Redis, nobody: Redis, monkeypatch: pytest.MonkeyPatch, *, is_shared: bool
+) -> None:
+    limiter, now = RateLimiter(redis if is_shared else nobody, LIMITS), time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: now() + 3_600)
+        for _ in range(3):
+            await limiter.check("predict", "ann")
+    for _ in range(3):
+        await limiter.check("predict", "ann")
+    with pytest.raises(RateLimited):
+        await limiter.check("predict", "ann")
 
 
 async def test_limits_hold_over_processes_by_client_and_by_name(redis: Redis) -> None:
