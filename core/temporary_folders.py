@@ -45,13 +45,13 @@ def claim(folder: Path) -> list[int]:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder for large temporary files, and in it none but this process's.
 
-    Those that killed processes have left are removed before.
+    Those that killed processes have left in `parent` are removed before.
     """
-    remove_abandoned()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+    remove_abandoned(parent)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=parent) as folder:
         held = claim(Path(folder))
         try:
             content = Path(folder, "content")

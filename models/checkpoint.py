@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from models.export.build import write_reference
 from models.export.gate import GateReport
 from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
 from models.labels import outputs_of
+from models.staged import staged
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, saved_engines
 from runners.engines.sizes import sizes_of
@@ -199,9 +199,9 @@ def _put_into_store(
         },
         **speeds,
     }
-    with bentoml.models.create(model.tag, metadata=metadata) as stored:
+    # If the same weights are saved again, they are the latest and have today's metadata.
+    with (
+        staged() as store,
+        bentoml.models.create(model.tag, metadata=metadata, _model_store=store) as stored,
+    ):
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)
-        # The same weights are saved again, so that they are the latest and have today's metadata.
-        # What was saved before stays until all of it is copied.
-        with suppress(bentoml.exceptions.NotFound):
-            bentoml.models.delete(model.tag)

@@ -281,10 +281,14 @@ def use_steady_clock() -> None:
     Tornado's is the time of day. After that was set back, the manager would look after no worker
     until the clock had caught up.
     """
+    from circus import process, watcher
     from tornado.ioloop import IOLoop
 
     loop: Any = IOLoop
     loop.time = lambda _: time.monotonic()
+    # It waits for as long as the clock was set back while it started a worker.
+    steady: Any = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
+    process.time = watcher.time = steady
 
 
 def reserve_no_port() -> None:

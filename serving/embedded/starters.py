@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import bentoml
 
 from core.paths import ROOT
 from core.settings import Settings
+from core.signals import end_with_parent
 from core.types import VERSIONS, Version
-from runners.model_store import InvalidCheckpoint, is_current, is_newest
+from runners.model_store import InvalidCheckpoint, is_current, is_newest, model_name
+
+logger = logging.getLogger("bentoml.sentiment")
 
 
 def save_missing_models(settings: Settings) -> None:
@@ -24,6 +30,10 @@ def save_missing_models(settings: Settings) -> None:
     """
     if not (ROOT / "models" / "starter").is_dir():
         return
+    from models.staged import remove_unfinished
+
+    for tag in remove_unfinished(map(model_name, VERSIONS)):
+        logger.warning("%s was never saved to its end, and is removed", tag)
     missing = [version for version in VERSIONS if not _is_saved(version, settings)]
     if missing or _outdated():
         command = [sys.executable, "-m", __name__, *missing]
@@ -42,12 +52,15 @@ def _is_saved(version: Version, settings: Settings) -> bool:
     if not is_newest(tag, version):
         return True
     try:
-        metadata = bentoml.models.get(tag).info.metadata
+        model = bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
         return False
+    metadata: dict[str, Any] = model.info.metadata
     # A model that the user imported has no such metadata, and only the user replaces it.
     return metadata.get("source") != "starter" or (
-        metadata["adapter_sha256"] == adapter_digest(version) and is_current(metadata)
+        metadata["adapter_sha256"] == adapter_digest(version)
+        and is_current(metadata)
+        and all(Path(model.path, name).is_file() for name in metadata.get("files", {}))
     )
 
 
@@ -67,6 +80,7 @@ def main() -> None:
     from models.registry.saving import Source, refresh, save_version
     from models.starter.card import StarterError
 
+    end_with_parent()
     try:
         for version in VERSIONS:
             if version in sys.argv[1:]:

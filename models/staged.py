@@ -1,0 +1,85 @@
+"""Puts models into the BentoML model store whole; BentoML copies them there file by file.
+
+A process that is killed meanwhile would leave half a model, with which no start gets on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models.model import ModelStore
+
+from core.atomic_file import fsync_folder, write_atomically
+from core.temporary_folders import scratch_folder, temporary_files_in
+
+_DESCRIPTION = "model.yaml"
+_LATEST = "latest"
+
+
+@contextmanager
+def staged() -> Iterator[ModelStore]:
+    """A store whose models are moved into that of BentoML at the end, in place of those there.
+
+    Raises:
+        OSError: the disk refuses them; what was there before is still there.
+    """
+    into = _store_folder()
+    beside = into.parent / "tmp"  # BentoML's own; on the same disk, unless somebody mounts one
+    beside.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(beside) as scratch, temporary_files_in(scratch):
+        stage = scratch / "models"
+        stage.mkdir()
+        yield ModelStore(stage)
+        for made in sorted(stage.glob(f"*/*/{_DESCRIPTION}")):
+            _move(made.parent, into, scratch)
+
+
+def remove_unfinished(names: Iterable[str]) -> list[str]:
+    """Remove what killed processes of an earlier release have left of models; returns the tags."""
+    into = _store_folder()
+    found = [
+        folder
+        for name in names
+        for folder in (into / name).glob("*/")
+        if folder.is_dir() and not (folder / _DESCRIPTION).exists()
+    ]
+    for folder in found:
+        shutil.rmtree(folder)
+    return [f"{folder.parent.name}:{folder.name}" for folder in found]
+
+
+def _store_folder() -> Path:
+    return Path(BentoMLContainer.model_store.get()._path)  # noqa: SLF001  BentoML tells it nowhere else
+
+
+def _move(made: Path, into: Path, scratch: Path) -> None:
+    """Move a model into a store, and let it be the latest of its name."""
+    for path in [*made.rglob("*")]:
+        if path.is_file():
+            _sync(path)
+    target = into / made.parent.name / made.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(scratch / "previous")
+    try:
+        made.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(made, target)
+    write_atomically(target.parent / _LATEST, made.name.encode(), sync=True)
+    fsync_folder(into)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
