@@ -181,7 +181,7 @@ def _report_step(name: str, done: str, started: float) -> None:
 def _name_other_spools(folder: Path) -> None:
     """Name predictions that an earlier start left in a folder that this one does not use."""
     for other in {Path.cwd() / DEFAULT_DATA_FOLDER, ROOT / DEFAULT_DATA_FOLDER} - {folder}:
-        if segments(other / "spool"):
+        if segments(other / "spool") and not is_shipped(other / "spool"):
             console.print(
                 f"[yellow]spool       {other / 'spool'} holds predictions that are not stored: "
                 f"move its files to {folder / 'spool'} to store them[/]",

@@ -87,7 +87,8 @@ async def test_json_apis_are_the_functions_that_bentoml_declared() -> None:
         await predict.call(text="fine", version="v2", long_text="windows")
 
 
-# models/registry/sources.py reads a model store of another place; scripts/warm_image.py names
+# models/registry/sources.py reads a model store of another place; models/staged.py asks where that
+# of this user is; scripts/warm_image.py names
 # BentoML's worker, to import it while an image is made; serving/worker.py runs it.
 EXCEPTIONS = {
     "core/telemetry.py", "models/registry/sources.py", "models/staged.py", "scripts/warm_image.py",
