@@ -10,8 +10,9 @@ import pytest
 from libfaketime import get_reload_information
 
 from tests.database import scalar
-from tests.served.stack import Stack, assert_unnoticed, stack_in
+from tests.served.stack import Stack, assert_unnoticed, gone_and_back, stack_in
 from tests.served.traffic import traffic
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -41,3 +42,19 @@ async def test_stepping_clock_fails_no_prediction(stack_with_clock: Stack, clock
     await stack_with_clock.stored_is_what_was_acknowledged(sent)
     days = "SELECT count(DISTINCT created_at::date) FROM predictions"
     assert await asyncio.to_thread(scalar, stack_with_clock.bento.database_url, days) >= 3
+
+
+@pytest.mark.parametrize(
+    "kind", ["--service-name sentiment --backlog", "sentiment_runner_v1"], ids=["api", "runner"]
+)
+async def test_worker_that_dies_after_the_clock_was_set_back_is_replaced(
+    stack_with_clock: Stack, clock: Path, kind: str
+) -> None:
+    async with traffic(stack_with_clock.bento) as sent:
+        await asyncio.to_thread(clock.write_text, "-1d")
+        await asyncio.sleep(2.1)
+        killed = stack_with_clock.workers(kind)[0]
+        killed.kill()
+        await asyncio.to_thread(wait_until, gone_and_back(stack_with_clock, kind, killed), 30)
+        await sent.answers(100)
+    await stack_with_clock.stored_is_what_was_acknowledged(sent)

@@ -64,9 +64,9 @@ def test_reader_that_stalls_stops_no_process_and_learns_what_it_missed(*, blocks
                 return b" %06d " % MAX_WAITING_LINES in read
             return False
 
-        wait_until(has_read_all)
+        wait_until(has_read_all, 30)
         go_on(process)
-        process.wait(5)
+        process.wait(30)
     os.set_blocking(reading, True)
     while rest := os.read(reading, 1 << 20):
         read += rest
@@ -85,7 +85,7 @@ def test_reader_that_stalls_for_ever_stops_no_end() -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "logged\n"
         go_on(process)
-        assert process.wait(FLUSH_SECONDS + 5) == 0
+        assert process.wait(FLUSH_SECONDS + 30) == 0
         assert process.stderr.read() == ""
     os.close(reading)
 
@@ -96,6 +96,6 @@ def test_reader_that_has_left_stops_no_process() -> None:
     with logging_into(writing) as process:
         os.close(writing)
         go_on(process)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == "logged\n"
