@@ -16,7 +16,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import ModelStore
 
 from core.atomic_file import fsync_folder, write_atomically
-from core.temporary_folders import scratch_folder, temporary_files_in
+from core.temporary_folders import remove_abandoned, scratch_folder, temporary_files_in
 
 _DESCRIPTION = "model.yaml"
 _LATEST = "latest"
@@ -30,7 +30,7 @@ def staged() -> Iterator[ModelStore]:
         OSError: the disk refuses them; what was there before is still there.
     """
     into = _store_folder()
-    beside = into.parent / "tmp"  # BentoML's own; on the same disk, unless somebody mounts one
+    beside = _beside(into)
     beside.mkdir(parents=True, exist_ok=True)
     with scratch_folder(beside) as scratch, temporary_files_in(scratch):
         stage = scratch / "models"
@@ -41,8 +41,12 @@ def staged() -> Iterator[ModelStore]:
 
 
 def remove_unfinished(names: Iterable[str]) -> list[str]:
-    """Remove what killed processes of an earlier release have left of models; returns the tags."""
+    """Remove what killed processes have left of models; returns the tags that have no description.
+
+    Those are of an earlier release.
+    """
     into = _store_folder()
+    remove_abandoned(_beside(into))
     found = [
         folder
         for name in names
@@ -56,6 +60,11 @@ def remove_unfinished(names: Iterable[str]) -> list[str]:
 
 def _store_folder() -> Path:
     return Path(BentoMLContainer.model_store.get()._path)  # noqa: SLF001  BentoML tells it nowhere else
+
+
+def _beside(store: Path) -> Path:
+    """BentoML's own folder for temporary files; on the same disk, unless somebody mounts one."""
+    return store.parent / "tmp"
 
 
 def _move(made: Path, into: Path, scratch: Path) -> None:
