@@ -7,6 +7,7 @@ does what a seam is there for.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -36,6 +37,8 @@ from core.shared_rendering import SharedRendering
 from core.temporary_folders import claim
 from web.json_api import JsonApi
 from web.routes import listed_route
+
+logger = logging.getLogger("bentoml.sentiment")
 
 UNWANTED = frozenset(
     {
@@ -310,6 +313,34 @@ def start_workers_by(start: Callable[..., Any]) -> None:
     from circus import process
 
     process.Popen = start
+
+
+def never_give_up(watcher: Any) -> None:
+    """Have a worker that cannot be started again now tried at each check of its watcher.
+
+    circus tries five times in milliseconds, stops the watcher, and then the service: a machine may
+    have no process or no memory left for a moment. What cannot be started at all still ends the
+    service.
+    """
+    from circus.watcher import Watcher
+
+    kind: Any = Watcher
+    spawn = watcher.spawn_process
+    watcher.has_started = watcher.is_short = False
+
+    def spawn_or_wait(*args: Any, **options: Any) -> Any:
+        spawned = spawn(*args, **options)
+        watcher.is_short = spawned is False and watcher.has_started
+        if watcher.is_short:
+            logger.error("a process of %s cannot be started, and is tried again", watcher.name)
+            return None
+        watcher.has_started = True
+        return spawned
+
+    watcher.max_retry = 1
+    watcher.spawn_process = spawn_or_wait
+    # The service ends when a watcher has no process.
+    kind.__len__ = lambda self: len(self.processes) or int(getattr(self, "is_short", False))
 
 
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:

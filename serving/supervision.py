@@ -26,6 +26,7 @@ from serving.framework import (
     is_lean_worker,
     is_worker,
     lean_worker,
+    never_give_up,
     reserve_no_port,
     start_workers_by,
     stop_at_hangup,
@@ -116,6 +117,7 @@ def _make(
         # A worker ends its own children. SIGTERM would end a log shipper that has just begun.
         watcher.stop_children = False
         watcher.stdin_socket = SOCKET_NAME
+        never_give_up(watcher)
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
     arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from core.signals import end_with_parent
 from core.types import EngineName
 from runners.classifier import Classifier
 from runners.cpu import take_idle_time, usable_cpus
@@ -107,7 +108,8 @@ def time_engines(
 
 def main() -> None:
     """Time the engines that the arguments name after a model; print each as a line of JSON."""
-    # If the runner has ended, the first line ends this process, too, without a traceback.
+    end_with_parent()
+    # If the runner has ended before, the first line ends this process without a traceback.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     take_idle_time()  # measured is CPU time, which does not depend on who waits
     described, *names = sys.argv[1:]

@@ -337,6 +337,57 @@ def test_bentomls_manager_waits_for_a_clock_that_was_set_back_and_ours_does_not(
     assert run_python(CLOCK_SET_BACK) == "1 3"
 
 
+NO_PROCESS_LEFT = """
+from contextlib import suppress
+import psutil
+from circus.watcher import Watcher
+from serving.framework import make_private_arbiter, never_give_up, start_workers_by
+
+failures = 0
+
+def start(command, **options):
+    global failures
+    if failures:
+        failures -= 1
+        raise OSError(11, "Resource temporarily unavailable")
+    return psutil.Popen(command, **options)
+
+start_workers_by(start)
+
+def is_replaced(ours):
+    watcher = Watcher("one", "sleep 60", graceful_timeout=1)
+    if ours:
+        never_give_up(watcher)
+    arbiter = make_private_arbiter([watcher], check_delay=0.1)
+    found = []
+
+    def kill():
+        global failures
+        failures = 5
+        [first] = watcher.get_active_processes()
+        psutil.Process(first.pid).kill()
+        arbiter.loop.call_later(2, look)
+
+    def look():
+        found.extend(watcher.get_active_processes())
+        arbiter.loop.add_callback(arbiter.stop)
+
+    arbiter.loop.call_later(0.5, kill)
+    arbiter.loop.call_later(8, arbiter.loop.stop)
+    with arbiter.exit_stack, suppress(RuntimeError):  # there is no process left
+        arbiter.start()
+    return len(found)
+
+print(is_replaced(OURS))
+"""
+
+
+def test_bentomls_manager_gives_a_worker_up_that_cannot_be_forked_now_and_ours_does_not() -> None:
+    """If it no longer does, the seam can go."""
+    assert run_python(NO_PROCESS_LEFT.replace("OURS", "False")) == "0"
+    assert run_python(NO_PROCESS_LEFT.replace("OURS", "True")) == "1"
+
+
 INHERITED = """
 import os, sys
 from serving.framework import close_inherited_sockets
