@@ -32,18 +32,19 @@ class LineHandler(logging.Handler):
         self._thread: Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        lines = [self.format(record)]
-        if self._dropped:
-            notice = {"name": record.name, "levelname": "WARNING", "levelno": logging.WARNING}
-            said = logging.makeLogRecord({**notice, "msg": DROPPED, "args": (self._dropped,)})
-            lines.insert(0, self.format(said))
-        if self._thread is None:
-            self._thread = Thread(target=self._write, name="log", daemon=True)
-            self._thread.start()
         try:
+            lines = [self.format(record)]
+            if self._dropped:
+                lines.insert(0, self.format(_dropped(self._dropped, record.name)))
+            if self._thread is None:
+                thread = Thread(target=self._write, name="log", daemon=True)
+                thread.start()
+                self._thread = thread
             self._waiting.put_nowait("\n".join(lines))
         except Full:
             self._dropped += 1
+        except Exception:  # noqa: BLE001  as every handler of logging: a line is no reason to fail
+            self.handleError(record)
         else:
             self._dropped = 0
 
@@ -68,3 +69,8 @@ class LineHandler(logging.Handler):
                 unwritten = unwritten[os.write(self._descriptor, unwritten) :]
             except BlockingIOError:  # as another program has set it
                 select.select([], [self._descriptor], [])
+
+
+def _dropped(count: int, logger_name: str) -> logging.LogRecord:
+    level = {"levelname": "WARNING", "levelno": logging.WARNING}
+    return logging.makeLogRecord({**level, "name": logger_name, "msg": DROPPED, "args": (count,)})

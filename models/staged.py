@@ -74,13 +74,18 @@ def _move(made: Path, into: Path, scratch: Path) -> None:
             _sync(path)
     target = into / made.parent.name / made.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(scratch / "previous")
+    previous = scratch / "previous"
     try:
+        if target.exists():
+            target.rename(previous)
         made.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
+            if previous.exists():
+                previous.rename(target)
             raise
+        # Somebody has mounted the store: there is no moving it whole.
+        shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(made, target)
     write_atomically(target.parent / _LATEST, made.name.encode(), sync=True)
     fsync_folder(into)

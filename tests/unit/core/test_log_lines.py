@@ -99,3 +99,19 @@ def test_reader_that_has_left_stops_no_process() -> None:
         assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == "logged\n"
+
+
+def test_line_that_cannot_be_made_fails_nobody() -> None:
+    program = """
+import logging
+from core.logging import configure_logs
+configure_logs("INFO", "text", lambda: "here")
+logging.getLogger("bentoml.sentiment").info("%d", "no number")
+logging.getLogger("bentoml.sentiment").info("the next line")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "the next line" in done.stdout
+    assert "not all arguments converted" not in done.stdout
+    assert "--- Logging error ---" in done.stderr

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import bentoml
 
@@ -64,6 +65,15 @@ def test_newest_model_is_the_latest_and_replaces_one_of_its_tag(tmp_path: Path) 
         put("one", b"new")
         assert content_of("latest") == content_of("one") == b"new"
         assert len(bentoml.models.list()) == 2
+
+
+def test_store_that_somebody_has_mounted_gets_models_too(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "models").symlink_to(elsewhere)
+        with model_store_at(tmp_path / "models"):
+            put("one", b"1")
+            put("one", b"new")
+            assert content_of("latest") == b"new"
 
 
 def test_what_an_earlier_release_left_unfinished_is_removed(tmp_path: Path) -> None:
