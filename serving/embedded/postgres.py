@@ -258,7 +258,6 @@ class _WayIn:
         self._folder = folder
         self._sockets = sockets
         self._looked_at = time.monotonic()
-        self._has_worked = False
         self._stuck_for = 0
 
     def __call__(self, pid: int) -> StopSignals:
@@ -281,10 +280,11 @@ class _WayIn:
             titles = [" ".join(child.cmdline()) for child in psutil.Process(pid).children()]
         except psutil.Error:  # one of them has just ended
             return False
-        works = any("startup" in title or "walwriter" in title for title in titles)
-        self._has_worked |= works  # else this machine does not tell
-        self._stuck_for = 0 if works else self._stuck_for + 1
-        return self._has_worked and self._stuck_for >= STUCK_POLLS
+        told = [title for title in titles if title.startswith("postgres: ")]
+        works = any("startup" in title or "walwriter" in title for title in told)
+        # Where no child says what it is, nothing is known.
+        self._stuck_for = self._stuck_for + 1 if told and not works else 0
+        return self._stuck_for >= STUCK_POLLS
 
 
 def status_lines(folder: Path) -> list[str]:

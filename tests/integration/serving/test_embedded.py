@@ -514,13 +514,14 @@ def test_postgres_whose_recovery_is_killed_is_started_again(tmp_path: Path) -> N
     """It would wait for the end of the recovery for ever, and refuse everybody."""
     with embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
-        [server] = [each for each in children_in(tmp_path) if not _title(each)]
+        status = tmp_path / "postgres" / "postmaster.pid"
+        server = psutil.Process(int(status.read_text(encoding="utf-8").split()[0]))
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
 
         def kill(title: str) -> bool:
             for pid in children.read_text(encoding="utf-8").split():
                 with suppress(psutil.NoSuchProcess):
-                    if title in _title(child := psutil.Process(int(pid))):
+                    if title in " ".join((child := psutil.Process(int(pid))).cmdline()):
                         child.kill()
                         return True
             return False
@@ -536,12 +537,6 @@ def test_postgres_whose_recovery_is_killed_is_started_again(tmp_path: Path) -> N
         _, left = psutil.wait_procs([server], timeout=60)
         assert not left
         wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 30)
-
-
-def _title(process: psutil.Process) -> str:
-    """What a process of PostgreSQL calls itself; nothing of the first."""
-    command = process.cmdline()
-    return command[0] if len(command) == 1 or not any(command[1:]) else ""
 
 
 def answers(ask: Callable[[], object]) -> bool:
