@@ -40,7 +40,12 @@ def write_atomically(
 
 def fsync_folder(folder: Path) -> None:
     """Make the names of new files survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fsync_path(folder, os.O_DIRECTORY)
+
+
+def fsync_path(path: Path, flags: int = 0) -> None:
+    """Make what is in a file or a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(descriptor)
     finally:

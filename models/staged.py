@@ -6,7 +6,6 @@ A process that is killed meanwhile would leave half a model, with which no start
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import ModelStore
 
-from core.atomic_file import fsync_folder, write_atomically
+from core.atomic_file import fsync_folder, fsync_path, write_atomically
 from core.temporary_folders import remove_abandoned, scratch_folder, temporary_files_in
 
 _DESCRIPTION = "model.yaml"
@@ -71,7 +70,7 @@ def _move(made: Path, into: Path, scratch: Path) -> None:
     """Move a model into a store, and let it be the latest of its name."""
     for path in [*made.rglob("*")]:
         if path.is_file():
-            _sync(path)
+            fsync_path(path)
     target = into / made.parent.name / made.name
     target.parent.mkdir(parents=True, exist_ok=True)
     previous = scratch / "previous"
@@ -89,11 +88,3 @@ def _move(made: Path, into: Path, scratch: Path) -> None:
         shutil.copytree(made, target)
     write_atomically(target.parent / _LATEST, made.name.encode(), sync=True)
     fsync_folder(into)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

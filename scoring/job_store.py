@@ -12,7 +12,6 @@ All API processes of the host read these files. One of them writes the status: s
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.atomic_file import write_atomically
+from core.atomic_file import fsync_path, write_atomically
 from core.errors import invalid_field
 from core.jobs import JobRequest
 from core.private_files import FOLDER_MODE, make_private
@@ -99,12 +98,12 @@ class JobStore:
         folder = upload.parent
         open_job(job_of(request, source, result_in(folder, request), opening_watch()))
         if request.path is None:
-            _sync(upload)
+            fsync_path(upload)
         else:
             upload.unlink()
         write_atomically(folder / "job.json", msgspec.json.encode(request))
-        _sync(folder / "job.json")
-        _sync(folder)
+        fsync_path(folder / "job.json")
+        fsync_path(folder)
         # Those that other requests add at the same time, in any process, count as well.
         with self._folders.locked():
             stored = self.folder / str(request.id)
@@ -113,7 +112,7 @@ class JobStore:
             self.room.check_number(request.owner)
             self.room.check_bytes(owner=request.owner)
             folder.rename(stored)
-        _sync(self.folder)
+        fsync_path(self.folder)
         return True
 
     def remove(self, job: StoredJob) -> None:
@@ -158,11 +157,3 @@ def _age_seconds(folder: Path) -> float:
     with suppress(FileNotFoundError):
         times = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
     return time.time() - max(times)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

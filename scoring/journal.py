@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec.structs import replace
 
+from core.atomic_file import fsync_path
 from core.private_files import make_private
 from core.unreadable import UNREADABLE
 from datafiles.chunks import Position
@@ -121,7 +122,7 @@ class Journal(AbstractContextManager["Journal"]):
         if not self.progress.rejected_bytes:
             self._rejects.unlink(missing_ok=True)
         self._progress_file.unlink()
-        _sync(self._out.parent)
+        fsync_path(self._out.parent)
 
     def _start(self, identity: dict[str, Any], *, restart: bool) -> Progress:
         if restart:
@@ -186,17 +187,9 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _rename(new: Path, path: Path) -> None:
-    _sync(new)
+    fsync_path(new)
     new.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_path(path.parent)
 
 
 def file_identity(path: Path) -> str:
