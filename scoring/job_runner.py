@@ -306,8 +306,9 @@ class _Run:
         self._status = replace(
             self._status, state=state, reason=reason, finished_at=datetime.now(UTC)
         )
-        self._write()
+        # In this order: whoever reads that the job has ended finds what it leaves.
         self._job.upload.unlink(missing_ok=True)
+        self._write()
         logger.info("job %s: %s, %s", self._job.request.id, state, reason or "as it should")
 
     def _write(self) -> None:
