@@ -166,10 +166,10 @@ def _has_blanks(header: Sequence[str], sample: str, delimiter: str) -> bool:
     """Whether a blank follows each delimiter, also before quotes, which would be text otherwise."""
     names = header[1:]
     has_blanks = bool(names) and all(name.startswith(" ") for name in names)
-    # Of a run of blanks only the first may be the delimiter: from each one, a search would go to
-    # the end of the run, in one call that lets no other thread work.
-    first = "(?<! )" if delimiter == " " else ""
-    return has_blanks and re.search(f'{first}{re.escape(delimiter)} ++"', sample) is not None
+    if delimiter == " ":
+        # A search would go from each blank of a run to its end, and let no other thread work.
+        return has_blanks and '  "' in sample
+    return has_blanks and re.search(f'{re.escape(delimiter)} +"', sample) is not None
 
 
 def _checked(delimiter: str) -> str:

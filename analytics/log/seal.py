@@ -72,8 +72,8 @@ class SpoolSeal:
     def __init__(self, spool: Path) -> None:
         self._spool = spool
         self.current = Seal(token_bytes(_KEY_BYTES))
-        self._unkept: OSError | None = None
-        self._is_kept = False
+        # Why the key is in no file yet.
+        self._unkept: OSError | None = OSError()
         self.keep()
 
     def check(self) -> None:
@@ -86,9 +86,10 @@ class SpoolSeal:
         try:
             seal = find_seal(self._spool) or _save(self._spool, self.current)
         except OSError as error:
-            self._unkept = None if self._is_kept else error
+            if self._unkept is not None:
+                self._unkept = error
             return
-        self._unkept, self._is_kept = None, True
+        self._unkept = None
         if seal.id != self.current.id:
             self.current = seal
 

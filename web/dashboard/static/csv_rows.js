@@ -96,8 +96,11 @@ function header(reader) {
 
 // Whether a blank follows each delimiter, also before quotes, which would be text otherwise.
 function hasBlanks([, ...names], sample, delimiter) {
+  if (!names.length || !names.every((name) => name.startsWith(" "))) return false;
+  // A search would go from each blank of a run to its end.
+  if (delimiter === " ") return sample.includes('  "');
   const sign = delimiter.replace(/[$^*+.?()[\]{}|\\/]/, "\\$&");
-  return names.length > 0 && names.every((name) => name.startsWith(" ")) && new RegExp(`${sign} +"`, "u").test(sample);
+  return new RegExp(`${sign} +"`, "u").test(sample);
 }
 
 function isTar(bytes) {
