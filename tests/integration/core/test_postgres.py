@@ -22,12 +22,12 @@ from core.errors import DatabaseUnavailable
 from core.paths import ROOT
 from core.postgres import (
     PING_SECONDS,
-    READ_ONLY_SECONDS,
     connected,
     create_engine,
     opened_engine,
     reading,
 )
+from core.postgres_sessions import READ_ONLY_SECONDS
 from loadtest.ports import free_port
 from tests.database import run_sql
 
