@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 from collections.abc import Mapping
 
@@ -14,7 +16,7 @@ from core.api_keys import ApiKey, hash_key
 from core.errors import RateLimited, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
-from core.request_context import context_of
+from core.request_context import RequestContext, context_of
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limiter import NO_LIMITS, LimitState, RateLimiter
@@ -339,6 +341,23 @@ async def test_charge_that_refuses_nothing_counts_what_is_left() -> None:
     assert limiter.counted == [("batch", "10.0.0.7", cost) for cost in (1, 7, 1, 1)]
     assert [reply.status_code for reply in replies] == [200, 200, 429]
     assert replies[1].headers.get_list("ratelimit") == ['"batch";r=0;t=7']
+
+
+async def test_context_of_a_counted_request_is_freed_without_a_garbage_collection() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).path = "this one"
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with http((), FakeLimiter(1), app) as client:
+            await asyncio.create_task(client.post("/predict"))
+        await asyncio.sleep(0)  # the loop still holds the task that ended last
+        contexts = [kept for kept in gc.get_objects() if isinstance(kept, RequestContext)]
+        assert not [kept for kept in contexts if kept.path == "this one"]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/log/stats"])
