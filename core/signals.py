@@ -1,4 +1,4 @@
-"""How processes end: a command at SIGTERM as at Ctrl-C, a child with its parent."""
+"""How processes end: when told to, a command at SIGTERM as at Ctrl-C, a child with its parent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import sys
 
 # Of <linux/prctl.h>.
 _PR_SET_PDEATHSIG = 1
+
+
+def undo_inherited_signals() -> None:
+    """Get all signals, however the parent of this process has set them.
+
+    What ignores SIGCHLD never learns how its children ended, and what blocks SIGTERM cannot be
+    stopped; a program that is started inherits both.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def sigterm_as_ctrl_c() -> None:

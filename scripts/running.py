@@ -13,11 +13,13 @@ from typing import Any
 import typer
 
 from core.command_output import ClosedStream
+from core.signals import undo_inherited_signals
 from scripts.failures import failures_as_lines
 
 
 def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None = None) -> None:
     """Run a command with the arguments of this process; its failure is one line."""
+    undo_inherited_signals()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_closed_streams()

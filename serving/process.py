@@ -19,7 +19,7 @@ from core.key_ring import KeyRing
 from core.logging import configure_logs
 from core.own_url import is_own_url, url_of
 from core.settings import Settings
-from core.signals import end_with_parent
+from core.signals import end_with_parent, undo_inherited_signals
 from core.tracing import start_tracing, stop_tracing
 from core.types import VERSIONS, Version
 from core.version import VERSION
@@ -91,6 +91,7 @@ class ServingProcess:
             close_inherited_sockets()
             self._configure_logs()
         else:
+            undo_inherited_signals()
             check_temporary_folder()
         supervise(
             accept_seconds=self._accept_seconds,

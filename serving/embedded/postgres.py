@@ -179,7 +179,7 @@ def _make_cluster(folder: Path, account: Account | None) -> None:
         process = start(
             _program("initdb"), arguments, folder=new, output=output.fileno(), account=account
         )
-        if process.wait() != 0:
+        if process.wait() != 0 or not (new / "PG_VERSION").exists():
             raise UnusableFolder(f"PostgreSQL cannot be set up in {folder}: {_reason(output)}")
     log.unlink()
     new.rename(folder)

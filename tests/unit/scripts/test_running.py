@@ -54,6 +54,37 @@ def test_command_with_closed_streams_runs_and_writes_into_no_file_of_its_own(
         assert (f"to {of_stream}" in said, "of a child" in said) == (not is_closed,) * 2
 
 
+ODD_PARENT = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_command_learns_how_its_children_end_and_is_stopped_whatever_its_parent_ignored() -> None:
+    command = """
+import subprocess, time
+from scripts.running import run_command
+
+def main() -> None:
+    print(subprocess.run(["sh", "-c", "exit 7"]).returncode, flush=True)
+    time.sleep(60)
+
+run_command(main)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", ODD_PARENT, "-c", command], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"7\n"
+            process.terminate()
+            assert process.wait(10) == -signal.SIGTERM
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0, 0o664), (0o002, 0o664), (0o077, 0o600)])
 def test_command_makes_no_file_that_all_users_may_write(
     tmp_path: Path, umask: int, mode: int

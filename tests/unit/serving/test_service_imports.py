@@ -48,3 +48,15 @@ _program()
 print([name for name in {heavy} if name in sys.modules])
 """
     assert printed_by(program) == "[]"
+
+
+def test_process_manager_gets_the_signals_that_its_parent_ignored_or_blocked() -> None:
+    program = """
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+import service
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+print(signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, blocked)
+"""
+    assert printed_by(program) == "True set()"
