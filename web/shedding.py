@@ -168,7 +168,7 @@ class LoadShedder:
         self,
         paths: Collection[str],
         full: Callable[[], bool] = lambda: False,
-        has_room: Callable[[str, int], bool] = lambda _caller, _under_way: False,
+        has_room: Callable[[str, int], bool] = lambda _caller, _under_way: True,
         caller: Callable[[Scope], str] = lambda _scope: "",
     ) -> None:
         """`full`: whether a text that is not in the cache would be refused further in.
@@ -191,17 +191,19 @@ class LoadShedder:
         The caller answers a refused request with `shed_response`.
         """
         now, context = asyncio.get_running_loop().time(), context_of(scope)
-        if full := self._full():
+        caller = self._caller(scope)
+        # Not only once it is full: of a burst, more would be on their way by then than there is
+        # room for, and each takes ten times as long to refuse further in.
+        has_room = not self._full() and self._has_room(caller, self._under_way)
+        if not has_room:
             self._throttle.refused(now)
         if self.lag_monitor.is_overloaded(now) and (
             self.lag_monitor.is_overloaded(now, MOST_LAG_SECONDS)
-            or not self._loop_use.is_light(now, self._caller(scope))
+            or not self._loop_use.is_light(now, caller)
         ):
             _shed("event_loop").inc()
             return False
         if self._throttle.is_active(now):
-            caller = self._caller(scope)
-            has_room = not full and self._has_room(caller, self._under_way)
             context.bucket = self._throttle.admit(now, caller, has_room=has_room)
             if context.bucket is None:
                 _shed("throttle").inc()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,7 +17,7 @@ import uvicorn
 import uvloop
 from uvicorn.lifespan.off import LifespanOff
 
-from serving.accepting import ACCEPTS_PER_TURN, AcceptingServer, accept_in_bursts
+from serving.accepting import ACCEPTS_PER_TURN, BACKLOG, AcceptingServer, accept_in_bursts
 
 CLIENTS = 160
 
@@ -97,6 +100,21 @@ def test_socket_of_several_processes_never_waits_for_a_connection(
         uvloop.run(_turns_to_accept(inherited))
         assert not os.get_blocking(listener.fileno())
         assert not _Watched.waited
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell it")
+@pytest.mark.parametrize("listener", ["tcp"], indirect=True)
+def test_as_many_clients_wait_to_be_accepted_as_the_system_allows(
+    listener: socket.socket,
+) -> None:
+    with listener.dup() as kept:
+        uvloop.run(_turns_to_accept(listener))
+        told = kept.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 32)
+
+    # Of a socket that listens, `tcpi_sacked` of <linux/tcp.h> is the bound.
+    [bound] = struct.unpack_from("I", told, 28)
+    allowed = int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="utf-8"))
+    assert bound == min(BACKLOG, allowed)
 
 
 def test_a_process_starts_servers_that_accept_in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:

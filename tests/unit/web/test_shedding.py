@@ -235,6 +235,14 @@ async def test_full_models_shed_before_any_request_was_refused() -> None:
     assert counter("shed_requests_total", reason="throttle") - before == 1_000 - passed
 
 
+async def test_burst_is_shed_before_the_models_are_full() -> None:
+    """What is under way fills them."""
+    random.seed(0)
+    shedder = LoadShedder(PREDICT_PATHS, has_room=lambda _caller, under_way: under_way < 300)
+    admitted = sum(shedder.admit({"type": "http"}) for _ in range(2_000))
+    assert 300 <= admitted < 500
+
+
 async def test_full_models_do_not_matter_where_the_cache_answers() -> None:
     # Until the first one is answered it admits the n-th with a chance of 1 / (n + 1).
     random.seed(0)
@@ -409,7 +417,11 @@ async def test_admitted_request_says_so_in_its_context_and_a_refused_one_does_no
 
 async def test_it_sheds_if_models_have_no_time_and_for_no_other_error() -> None:
     async def details(error: Callable[[], Exception]) -> set[str]:
-        replies = await ask(LoadShedder(PREDICT_PATHS), failing(error), "/predict", 200)
+        places = iter(range(100))  # for the first hundred
+        shedder = LoadShedder(
+            PREDICT_PATHS, has_room=lambda _caller, _under_way: next(places, None) is not None
+        )
+        replies = await ask(shedder, failing(error), "/predict", 200)
         return {reply.json()["detail"] for reply in replies}
 
     assert await details(lambda: Overloaded("v1 has no time")) == {
