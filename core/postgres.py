@@ -63,6 +63,11 @@ def is_value_failure(error: BaseException) -> bool:
     return isinstance(cause, _ENCODING_FAILURES)
 
 
+def is_time_out(error: BaseException) -> bool:
+    """Whether the client or PostgreSQL gave a statement up because of the time that it took."""
+    return isinstance(_cause_of(error), TimeoutError | asyncpg.QueryCanceledError)
+
+
 def is_missing_right(error: BaseException) -> bool:
     """Whether the role lacks a right."""
     return isinstance(_cause_of(error), asyncpg.InsufficientPrivilegeError)
@@ -78,7 +83,8 @@ NO_HOME = "/nonexistent"
 def describe_failure(error: BaseException) -> str:
     """A database failure as one line of a log, without the statement and the rows it quotes."""
     cause = _cause_of(error)
-    return f"{type(cause).__name__}: {_message_of(cause)}"
+    message = _message_of(cause)
+    return f"{type(cause).__name__}: {message}" if message else failure_reason(cause)
 
 
 def failure_reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from ipaddress import ip_address
 
@@ -14,8 +15,14 @@ def settings_for_serving() -> Settings:
     """Read the settings of a serving process.
 
     Raises:
-        SystemExit: they cannot work; the message is one line, and the exit code is 1.
+        SystemExit: they cannot work, or Python leaves docstrings out; the message is one line, and
+            the exit code is 1.
     """
+    if sys.flags.optimize > 1:
+        raise SystemExit(
+            "PYTHONOPTIMIZE=2 (-OO) leaves out the docstrings that BentoML's process manager "
+            "reads: unset it"
+        )
     try:
         settings = get_settings()
         check_together(settings)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_exponential_jitter
 
+from analytics.log.batch_size import FAST_SECONDS, BatchSize
 from analytics.log.records import ComparisonRecord, Entry, encode, parts
 from analytics.log.rejected import REJECTED, rejected_bytes, set_aside
 from analytics.log.seal import FILE as SEAL_FILE
@@ -28,13 +30,15 @@ from analytics.log.unshipped import Unshipped, spool_id
 from core import metrics, tracing
 from core.background import run_in_background
 from core.errors import describe_error
-from core.postgres import describe_failure, is_value_failure
+from core.postgres import describe_failure, is_time_out, is_value_failure
 from core.types import Failure, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
 # The predictions of one transaction: they share the updates of the same rollups.
 MAX_BATCH_PREDICTIONS = 20_000
+# Before it is known how fast PostgreSQL takes them.
+FIRST_BATCH_PREDICTIONS = 100
 # Texts that are stored whole take more memory than their lines, and two batches are in memory.
 MAX_BATCH_BYTES = 16 << 20
 MAX_RETRY_SECONDS = 5.0
@@ -64,6 +68,10 @@ class _Refused(Exception):
     """A value in the batch is at fault: PostgreSQL stores other predictions."""
 
 
+class _NotInTime(Exception):
+    """PostgreSQL does not store the batch in the time that a statement has; smaller ones follow."""
+
+
 class Shipper:
     """Reads the segments of a folder, writes their entries, and deletes what is written.
 
@@ -83,6 +91,7 @@ class Shipper:
         self._seals = Seals(folder)
         self._missing_seals: set[str | None] = set()
         self._spool_id: str | None = None
+        self._size = BatchSize(MAX_BATCH_PREDICTIONS, FIRST_BATCH_PREDICTIONS)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ship until `stopping` is set and the spool is empty, however long PostgreSQL is away."""
@@ -98,9 +107,8 @@ class Shipper:
                 reading = asyncio.create_task(_read(reader)) if chunk.is_full else None
                 for line in chunk.unreadable:
                     await self._reject(line, "not a line of the log")
-                entries = await self._openable(chunk.entries)
-                if entries:
-                    await self._ship(entries)
+                for batch in self._batches(await self._openable(chunk.entries)):
+                    await self._ship(batch)
                 reader.confirm(chunk)
                 if last and not chunk.entries:
                     return
@@ -139,20 +147,31 @@ class Shipper:
         self._missing_seals.add(entry.seal)
         return False
 
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """The entries in batches of the size that PostgreSQL takes when each of them is begun."""
+        batch: list[Entry] = []
+        predictions = 0
+        for entry in entries:
+            batch.append(entry)
+            predictions += len(entry.predictions)
+            if predictions >= self._size.predictions:
+                yield batch
+                batch, predictions = [], 0
+        if batch:
+            yield batch
+
     async def _ship(self, entries: Sequence[Entry], *, again: bool = False) -> None:
-        """Write the entries; halve a batch that is refused, and set its bad lines aside.
+        """Write the entries; halve a batch that is refused or late, and set its bad lines aside.
 
         A line is set aside if it is refused twice while PostgreSQL stores other predictions.
         """
         try:
             await self._write(entries)
-        except _Refused as refusal:
-            if len(entries) == 1:
-                entries = parts(entries[0])
-            if len(entries) > 1:
-                half = len(entries) // 2
-                await self._ship(entries[:half])
-                await self._ship(entries[half:])
+        except (_Refused, _NotInTime) as refusal:
+            smaller = _halves(entries)
+            if smaller:
+                for half in smaller:
+                    await self._ship(half)
             elif not again:
                 await self._ship(entries, again=True)
             else:
@@ -165,15 +184,22 @@ class Shipper:
         failures = [failure for entry in entries for failure in entry.failures]
         traces = [entry.trace_parent for entry in entries if entry.trace_parent is not None]
         # Every other error is retried: a fault of our own code must not lose predictions.
-        async for attempt in _retrying(_log_outage, _Refused):
+        async for attempt in _retrying(_log_outage, _Refused, _NotInTime):
             with attempt, _span(traces, len(predictions)):
+                began = time.monotonic()
                 try:
                     stored = await self._writer.write(predictions, comparisons, failures)
                 except Exception as error:
+                    is_late = is_time_out(error) or time.monotonic() - began > FAST_SECONDS
+                    if is_late and _halves(entries):
+                        self._size.not_in_time(len(predictions))
+                        _log_late(error, len(predictions))
+                        raise _NotInTime from error
                     if not is_value_failure(error):
                         raise
                     await self._writer.check()  # if it fails too, no line is at fault
                     raise _Refused(describe_failure(error)) from error
+                self._size.taken(len(predictions), time.monotonic() - began)
                 if attempt.retry_state.attempt_number > 1:
                     logger.info("PostgreSQL stores predictions again")
         # Of lines that a killed shipper has stored already, none counts again as stored.
@@ -207,6 +233,14 @@ class Shipper:
             await asyncio.sleep(GAUGE_SECONDS)
 
 
+def _halves(entries: Sequence[Entry]) -> tuple[Sequence[Entry], ...]:
+    """Two parts that can be stored without each other; empty if there are none."""
+    if len(entries) == 1:
+        entries = parts(entries[0])
+    half = len(entries) // 2
+    return (entries[:half], entries[half:]) if half else ()
+
+
 async def _read(reader: SpoolReader) -> Chunk:
     return await asyncio.to_thread(reader.read, MAX_BATCH_PREDICTIONS, MAX_BATCH_BYTES)
 
@@ -234,6 +268,14 @@ def _retrying(
 def _log_outage(state: RetryCallState) -> None:
     _log_seldom(
         state, describe_failure, "PostgreSQL stores no predictions, the spool keeps them: %s"
+    )
+
+
+def _log_late(error: Exception, predictions: int) -> None:
+    logger.error(
+        "PostgreSQL has not stored %d predictions in time, smaller batches follow: %s",
+        predictions,
+        describe_failure(error),
     )
 
 

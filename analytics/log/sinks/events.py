@@ -17,6 +17,7 @@ from typing import Any, Literal
 import aiohttp
 import orjson
 
+from analytics.log.batch_size import BatchSize
 from analytics.log.sinks.delivery import Delivered, SinkRefuses, SinkUnavailable
 from analytics.log.sinks.rows import Row
 from core.types import SinkName
@@ -43,6 +44,10 @@ class _EventsRefused(Exception):
     """The receiver does not take the events of this request."""
 
 
+class _NotInTime(Exception):
+    """The receiver has not taken the events of this request in time."""
+
+
 class EventsSink:
     """Posts batches to one URL."""
 
@@ -67,15 +72,20 @@ class EventsSink:
         self._headers = authorization(token)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        # Of a request: a link may be too slow for a whole batch.
+        self._size = BatchSize(BATCH_EVENTS, BATCH_EVENTS)
 
     async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
         del name  # the receiver knows an event by its id
         events = [self._event(row) for row in rows]
-        post = self._post_batch if self._mode == "batch" else self._post_each
-        refused = await post(events)
-        if 0 < len(refused) < len(events):
-            # It may have been well again in between.
-            refused = await post([event for event in events if event["id"] in refused])
+        post = self._post_batches if self._mode == "batch" else self._post_each
+        try:
+            refused = await post(events)
+            if 0 < len(refused) < len(events):
+                # It may have been well again in between.
+                refused = await post([event for event in events if event["id"] in refused])
+        except _NotInTime:
+            raise SinkUnavailable("the receiver does not answer in time") from None
         if len(refused) == len(events):
             # Perhaps it would take others; a bad event alone must not stand for all.
             raise SinkRefuses(f"the receiver refuses all events: {next(iter(refused.values()))}")
@@ -98,6 +108,22 @@ class EventsSink:
             "datacontenttype": "application/json",
             "data": {name: value for name, value in row.items() if value is not None},
         }
+
+    async def _post_batches(self, events: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Post the events in as many requests as it takes; the refused ones with the reason."""
+        refused: dict[str, str] = {}
+        first = 0
+        while first < len(events):
+            some = events[first : first + self._size.predictions]
+            began = time.monotonic()
+            try:
+                refused |= await self._post_batch(some)
+            except _NotInTime:
+                self._size.not_in_time(len(some))
+                raise
+            self._size.taken(len(some), time.monotonic() - began)
+            first += len(some)
+        return refused
 
     async def _post_batch(self, events: Sequence[dict[str, Any]]) -> dict[str, str]:
         """Post the events, halves of them if they are refused; the refused ones with the reason."""
@@ -146,7 +172,7 @@ class EventsSink:
                 status, retry_after = reply.status, reply.headers.get("Retry-After")
                 await reply.content.read(_READ_BYTES)  # so that the connection can stay
         except TimeoutError:
-            raise SinkUnavailable("the receiver does not answer in time") from None
+            raise _NotInTime from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its message may name the URL, which may have a secret in its query.
             raise SinkUnavailable(

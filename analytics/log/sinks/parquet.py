@@ -32,6 +32,8 @@ from core.types import SENTIMENTS, SinkName
 BATCH_PREDICTIONS = 20_000
 # Some packages of object stores wait for ever, and all try again and again by themselves.
 PUT_SECONDS = 60.0
+# A batch has to stay the same, so that over a slow link it gets more time, up to so many times it.
+MAX_PUT_TIMES = 8
 # A put of an object store is there whole or not at all.
 _WHOLE_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 _TEXT = pa.string()
@@ -69,6 +71,7 @@ class ParquetSink:
         self.batch_seconds = batch_seconds
         self._url = url
         self._put_seconds = put_seconds
+        self._put_times = 1
         self._writing: asyncio.Future[None] | None = None
 
     async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
@@ -79,22 +82,23 @@ class ParquetSink:
         try:
             await asyncio.shield(self._writing)
         except TimeoutError:
-            raise SinkUnavailable(
-                f"the store has not taken a file within {self._put_seconds:g} s"
-            ) from None
+            seconds = self._put_seconds * self._put_times
+            self._put_times = min(MAX_PUT_TIMES, 2 * self._put_times)
+            raise SinkUnavailable(f"the store has not taken a file within {seconds:g} s") from None
         except OSError as error:
             raise SinkUnavailable(
                 f"the folder cannot be written to: {describe_error(error)}"
             ) from None
         except Exception as error:  # noqa: BLE001  each store has errors of its own, with secrets
             raise SinkUnavailable(f"the store fails: {type(error).__name__}") from None
+        self._put_times = 1
         return Delivered(len(rows))
 
     async def close(self) -> None:
         pass
 
     def _write(self, name: str, rows: Sequence[Row]) -> None:
-        folder = Folder(self._url, put_seconds=self._put_seconds)
+        folder = Folder(self._url, put_seconds=self._put_seconds * self._put_times)
         hours: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             hours[f"{row['created_at']:date=%Y-%m-%d/hour=%H}"].append(row)

@@ -19,6 +19,9 @@ _ROWS = sql.load("handed_on_predictions")
 _NUMBER = sql.load("transaction_number")
 
 Row = dict[str, Any]
+# Of one query, each of which has its own time: over a slow link all of a batch would need more.
+QUERY_ROWS = 2_000
+QUERY_CHARACTERS = 1 << 19
 
 
 class StillOpen(Exception):
@@ -72,7 +75,12 @@ async def read_rows(engine: AsyncEngine, records: Sequence[Found]) -> tuple[list
         ids = sorted(set(await committed_ids(connection, records)))
         if not ids:
             return [], 0
-        rows = [dict(row) for row in (await connection.execute(_ROWS, _ids(ids))).mappings()]
+        characters = sum(found.record.characters for found in records)
+        each = min(QUERY_ROWS, QUERY_CHARACTERS * len(ids) // max(1, characters)) or 1
+        rows: list[Row] = []
+        for first in range(0, len(ids), each):
+            some = await connection.execute(_ROWS, _ids(ids[first : first + each]))
+            rows += map(dict, some.mappings())
     return rows, len(ids) - len(rows)
 
 

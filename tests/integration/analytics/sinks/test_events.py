@@ -164,6 +164,22 @@ async def test_a_receiver_that_hangs_is_left_after_the_time_out(log: SinkLog) ->
     assert set(received.ids) == set(ids)
 
 
+async def test_a_receiver_behind_a_slow_link_gets_smaller_batches(log: SinkLog) -> None:
+    def answer(events: Events) -> tuple[int, dict[str, str]]:
+        if len(events) <= 10:
+            return 202, {}
+        time.sleep(0.5)  # the whole body has not come
+        return 400, {}
+
+    with receiver() as received:
+        received.answer = answer
+        delivery = log.delivery(sink(received.url, timeout_seconds=0.2))
+        ids = [*await log.store(30), *await log.store(30)]
+        async with log.delivering(delivery):
+            await until(lambda: delivery.waiting == 0)
+    assert set(received.ids) == set(ids)
+
+
 async def test_a_receiver_that_is_down_gets_what_waited_and_no_secret_is_logged(
     log: SinkLog, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from analytics.log.sinks.delivery import MAX_BATCH_CHARACTERS
 from analytics.log.sinks.parquet import SCHEMA, ParquetSink
+from analytics.log.sinks.rows import QUERY_ROWS
 from core.keyed_hash import text_digest
 from core.types import Comparison
 from core.uuid7 import new_id
@@ -212,3 +213,31 @@ async def test_a_few_predictions_wait_for_a_larger_file(log: SinkLog, tmp_path: 
         await log.store(3)
         await until(lambda: delivery.waiting == 3)
         assert parquet_ids(tmp_path / "parquet") == []
+
+
+class SlowStore(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """An object store behind a slow link."""
+
+    protocol = "abfs"
+    taken: ClassVar[list[str]] = []
+
+    async def _pipe_file(self, path: str, *_content: object) -> None:
+        await asyncio.sleep(0.5)
+        SlowStore.taken.append(path)
+
+
+async def test_file_that_takes_longer_than_the_time_out_gets_more_time(log: SinkLog) -> None:
+    fsspec.register_implementation("abfs", SlowStore, clobber=True)
+    delivery = log.delivery(ParquetSink("abfs://bucket/log", batch_seconds=0, put_seconds=0.2))
+    await log.store(3)
+    async with log.delivering(delivery):
+        await until(lambda: delivery.waiting == 0)
+    assert len(SlowStore.taken) == 1
+
+
+async def test_batch_of_many_rows_is_read_in_several_queries(log: SinkLog, tmp_path: Path) -> None:
+    folder = tmp_path / "parquet"
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
+    ids = await log.store(QUERY_ROWS + 100)
+    await log.finish(delivery)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
