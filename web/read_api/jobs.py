@@ -197,14 +197,14 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         return _file(found.result, MEDIA_TYPES[found.request.to_format])
 
     @router.get("/{job}/rejected", response_class=FileResponse, responses=_FILE)
-    async def job_rejected(request: Request, job: str) -> FileResponse:
-        """All rows that were rejected, as JSON lines."""
+    async def job_rejected(request: Request, job: str) -> Response:
+        """All rows that were rejected, as JSON lines; without any, no line."""
         found = await own(request, job)
         status = await asyncio.to_thread(found.status)
         if not status.is_finished:
             raise JobUnfinished(f"The job may reject further rows: it is {status.state}")
-        if not found.rejected.exists():
-            raise JobNotFound("The job has rejected no row")
+        if not await asyncio.to_thread(found.rejected.exists):
+            return Response(media_type=MEDIA_TYPES["jsonl"])
         return _file(found.rejected, MEDIA_TYPES["jsonl"])
 
     return router

@@ -888,6 +888,9 @@ async def test_file_of_which_no_row_could_be_scored_fails_with_the_rows(
     # A file without rows is no fault.
     empty = await add(client, "id,text\n")
     assert (await ended(client, empty))["state"] == "done"
+    rejected = await client.get(f"/jobs/{empty}/rejected")
+    assert (rejected.status_code, rejected.content) == (200, b"")
+    assert rejected.headers["content-type"] == "application/jsonlines"
 
 
 @pytest.fixture
