@@ -23,6 +23,8 @@ from core.uuid7 import id_range
 
 # The shipper of this or another machine may not have stored a prediction this young.
 YOUNG = timedelta(seconds=3)
+# And a busy one of another machine, whose spool cannot be seen here, one this recent.
+RECENT = timedelta(seconds=30)
 POLL_SECONDS = 0.1
 _STORE_LABELS = sql.load("store_labels")
 
@@ -47,8 +49,8 @@ class FeedbackStore:
             DatabaseUnavailable: PostgreSQL is away, or may not have the prediction yet.
         """
         while not await self._add_if_known(prediction_id, label):
-            if not _is_young(prediction_id):
-                if self._may_be_spooled(prediction_id):
+            if not _was_made_within(YOUNG, prediction_id):
+                if self._may_be_spooled(prediction_id) or _was_made_within(RECENT, prediction_id):
                     raise DatabaseUnavailable("Predictions are being stored with delay; try again")
                 raise PredictionNotFound(f"There is no prediction {prediction_id}")
             await asyncio.sleep(POLL_SECONDS)
@@ -88,8 +90,8 @@ async def store_labels(
     return stored
 
 
-def _is_young(prediction_id: UUID) -> bool:
-    """Whether a UUIDv7 was made within the last seconds."""
+def _was_made_within(time: timedelta, prediction_id: UUID) -> bool:
+    """Whether a UUIDv7 was made in this time before now."""
     now = datetime.now(UTC)
-    earliest, latest = id_range(now - YOUNG, now + YOUNG)
+    earliest, latest = id_range(now - time, now + YOUNG)
     return prediction_id.version == 7 and earliest <= prediction_id < latest

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.feedback.store import FeedbackStore
+from analytics.feedback.store import RECENT, FeedbackStore
 from analytics.log.segments import new_segment, segments
 from core.errors import DatabaseUnavailable, PredictionNotFound
 from core.postgres import create_engine
@@ -20,6 +20,7 @@ from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 OLD_ID = UUID("01932c07-7d5e-7a63-9f8e-3f5ad11f6a01")
+JUST_OLDER = new_id(datetime.now(UTC) - RECENT - timedelta(seconds=2))
 
 
 async def labels(engine: AsyncEngine) -> list[str]:
@@ -118,7 +119,18 @@ async def test_feedback_joins_only_its_own_prediction(
         assert [tuple(row) for row in joined] == [(first.id, "positive"), (second.id, "positive")]
 
 
-@pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), new_id(datetime.now(UTC))])
+async def test_prediction_of_seconds_ago_may_wait_on_another_machine(
+    engine: AsyncEngine, store: FeedbackStore
+) -> None:
+    recent = make_prediction(created_at=datetime.now(UTC) - timedelta(seconds=10))
+    with pytest.raises(DatabaseUnavailable, match="delay"):
+        await store.add(recent.id, "positive")
+    await PredictionWriter(engine).write([recent])
+    await store.add(recent.id, "positive")
+    assert await labels(engine) == ["positive"]
+
+
+@pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), JUST_OLDER])
 async def test_an_unknown_prediction_is_not_found(
     engine: AsyncEngine, store: FeedbackStore, unknown: UUID
 ) -> None:
