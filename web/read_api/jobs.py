@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from core.types import LongText
 from core.uuid7 import new_id
 from datafiles.chunks import MAX_ROWS
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
+from web.read_api.file_threads import in_file_thread
 from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
 from web.read_api.open_file import OpenFileResponse
 from web.read_api.uploads import Arrivals, UploadBounds, receive_file
@@ -153,21 +153,21 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
             path=path,
             long_text=long_text,
         )
-        found = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
+        found = await in_file_thread(_find_same, parts().jobs, job) if id_of_key else None
         stored, is_new = (found, False) if found else await _store(parts(), request, job, arrivals)
         if id_of_key:
             response.headers[RESULT_HEADER] = "stored" if is_new else "replayed"
         response.headers["location"] = f"jobs/{job.id}"
-        return JobReply.of(await asyncio.to_thread(stored.report))
+        return JobReply.of(await in_file_thread(stored.report))
 
     @router.get("")
     async def list_jobs(request: Request) -> JobList:
         """The caller's jobs on this host; for the scope admin, those of all callers."""
-        jobs = await asyncio.to_thread(_listed, parts().jobs, context_of(request.scope))
+        jobs = await in_file_thread(_listed, parts().jobs, context_of(request.scope))
         return JobList(jobs=jobs)
 
     async def own(request: Request, job: str) -> StoredJob:
-        found = await asyncio.to_thread(parts().jobs.find, job)
+        found = await in_file_thread(parts().jobs.find, job)
         if not _may_see(context_of(request.scope), found):
             raise JobNotFound
         return found
@@ -176,16 +176,16 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     async def job_status(request: Request, job: str) -> JobReply:
         """How far a job is, and the first rows that it rejected."""
         found = await own(request, job)
-        return JobReply.of(await asyncio.to_thread(found.report))
+        return JobReply.of(await in_file_thread(found.report))
 
     @router.delete("/{job}", status_code=204)
     async def delete_job(request: Request, job: str) -> None:
         """Cancel a job, and remove it with its files."""
-        await asyncio.to_thread(parts().jobs.remove, await own(request, job))
+        await in_file_thread(parts().jobs.remove, await own(request, job))
 
     async def finished(request: Request, job: str) -> StoredJob:
         found = await own(request, job)
-        status = await asyncio.to_thread(found.status)
+        status = await in_file_thread(found.status)
         if status.state != "done":
             raise JobUnfinished(f"The job has no result: it is {status.state}")
         return found
@@ -200,10 +200,10 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     async def job_rejected(request: Request, job: str) -> Response:
         """All rows that were rejected, as JSON lines; without any, no line."""
         found = await own(request, job)
-        status = await asyncio.to_thread(found.status)
+        status = await in_file_thread(found.status)
         if not status.is_finished:
             raise JobUnfinished(f"The job may reject further rows: it is {status.state}")
-        if not await asyncio.to_thread(found.rejected.exists):
+        if not await in_file_thread(found.rejected.exists):
             return Response(media_type=MEDIA_TYPES["jsonl"])
         return _file(found.rejected, MEDIA_TYPES["jsonl"])
 
@@ -222,17 +222,17 @@ async def _store(
 ) -> tuple[StoredJob, bool]:
     """The stored job; False: it is of another request with the same key, which came first."""
     with arrivals.counted(job.owner), _refusals():
-        await asyncio.to_thread(parts.jobs.room.check_number, job.owner)
-        upload = await asyncio.to_thread(parts.jobs.new_upload, job.owner)
+        await in_file_thread(parts.jobs.room.check_number, job.owner)
+        upload = await in_file_thread(parts.jobs.new_upload, job.owner)
         try:
             if job.path is None:
                 check_bytes = partial(parts.jobs.room.check_bytes, owner=job.owner)
                 await receive_file(request, upload, parts.upload_bounds, check_bytes)
             async with arrivals.opening(job.owner):
-                is_new = await asyncio.to_thread(parts.jobs.add, job, upload)
+                is_new = await in_file_thread(parts.jobs.add, job, upload)
         finally:
-            await asyncio.to_thread(parts.jobs.drop_upload, upload)
-    stored = await asyncio.to_thread(_find_same, parts.jobs, job)
+            await in_file_thread(parts.jobs.drop_upload, upload)
+    stored = await in_file_thread(_find_same, parts.jobs, job)
     if stored is None:
         raise JobNotFound
     return stored, is_new

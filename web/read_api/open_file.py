@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from core.errors import JobNotFound
+from web.read_api.file_threads import in_file_thread
 
 
 class OpenFileResponse(FileResponse):
@@ -18,7 +18,7 @@ class OpenFileResponse(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises JobNotFound: the file is not there any more."""
         try:
-            file = await asyncio.to_thread(partial(Path(self.path).open, "rb"))
+            file = await in_file_thread(partial(Path(self.path).open, "rb"))
         except FileNotFoundError:
             raise JobNotFound from None
         with file:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from core import metrics
 from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, RateLimited
 from core.private_files import open_private
+from web.read_api.file_threads import in_file_thread
 
 WRITE_BYTES = 1 << 20
 # The room for all jobs is checked again after so many bytes.
@@ -84,12 +85,12 @@ async def receive_file(
     announced = request.headers.get("content-length", "")
     if announced.isdigit():
         _check_size(int(announced), bounds)
-        await asyncio.to_thread(check_bytes, int(announced))
-    opened = await asyncio.to_thread(_open, file)
+        await in_file_thread(check_bytes, int(announced))
+    opened = await in_file_thread(_open, file)
     try:
         await _receive(request, opened, bounds, check_bytes)
     finally:
-        await asyncio.to_thread(opened.close)
+        await in_file_thread(opened.close)
 
 
 async def _receive(
@@ -114,13 +115,13 @@ async def _receive(
             waiting += len(part)
         if received - checked >= CHECK_BYTES:
             checked = received
-            await asyncio.to_thread(check_bytes, waiting)
+            await in_file_thread(check_bytes, waiting)
         if waiting >= WRITE_BYTES or part is None:
-            await asyncio.to_thread(file.write, b"".join(parts))
+            await in_file_thread(file.write, b"".join(parts))
             parts.clear()
             waiting = 0
         if part is None:
-            await asyncio.to_thread(file.flush)
+            await in_file_thread(file.flush)
             return
 
 
