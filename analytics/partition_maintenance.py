@@ -10,14 +10,8 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.erasures import forget_tombstones
-from analytics.partitions import (
-    begin_of_day,
-    drop_day,
-    has_partition,
-    make_partitions,
-    partition_days,
-    remove_texts,
-)
+from analytics.expired_days import delete_rows_of_day, drop_day, remove_texts
+from analytics.partitions import begin_of_day, has_partition, make_partitions, partition_days
 from analytics.rollups import DROP_PARTITIONS, WRITERS_LOCK
 from core.admin_log import admin_actions
 from core.background import Background
@@ -117,6 +111,7 @@ class PartitionMaintenance(Background):
                 )
 
     async def _drop(self, day: date) -> bool:
+        await delete_rows_of_day(self._engine, day)
         # Each day has a transaction of its own, so that a writer waits for one day at most.
         async with self._engine.begin() as connection:
             await connection.execute(DROP_PARTITIONS)

@@ -1,4 +1,4 @@
-"""The partitions of the prediction log, one a UTC day: created when needed, dropped when expired.
+"""The partitions of the prediction log, one a UTC day, created when needed.
 
 `predictions` is partitioned by its id, a UUIDv7, which begins with the time (docs/decisions/0012).
 """
@@ -8,49 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Delete,
-    FromClause,
-    Table,
-    bindparam,
-    delete,
-    exists,
-    func,
-    or_,
-    text,
-)
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.sql import ddl
-from analytics.tables import (
-    BUCKET_SECONDS,
-    ROLLUP_TABLES,
-    assignment_rollups,
-    assignments,
-    compared_subjects,
-    compared_texts,
-    comparison_rollups,
-    comparisons,
-    content_sketches,
-    failures,
-    feedback,
-    review_draws,
-    review_items,
-)
 from core.uuid7 import first_id
 
 _DAY = timedelta(days=1)
-_DAY_SECONDS = max(BUCKET_SECONDS)
-# They stay for the life of a test.
-_SUMS_OF_TESTS = (assignment_rollups, comparison_rollups)
 _NAME = "predictions_%Y%m%d"
-# Every later query would wait behind a lock that is waited for.
-_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
 _IS_ATTACHED = text(
     "SELECT count(*) FROM pg_inherits WHERE inhparent = 'predictions'::regclass "
     "AND inhrelid IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS t (name))"
@@ -69,12 +37,6 @@ _HAS_ROWS = text(
     "SELECT EXISTS (SELECT FROM predictions WHERE tableoid = CAST(:partition AS regclass) "
     "AND id >= :first AND id < :end)"
 )
-_REMOVE_TEXTS = text(
-    "UPDATE predictions AS p SET text = NULL FROM ("
-    "SELECT id FROM predictions WHERE id >= :start AND id < :end AND text IS NOT NULL LIMIT :rows"
-    ") AS batch WHERE p.id = batch.id"
-)
-TEXTS_AT_A_TIME = 5_000
 # A second partition of a day, or one whose name another table has, has a number at its end.
 _OWN_NAME = re.compile(r"predictions_(\d{8})(_\d+)?")
 _BOUNDS = re.compile(
@@ -98,69 +60,8 @@ class Partition(NamedTuple):
             day = datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC).date()
         except ValueError:
             return None
-        whole = _ids_of(day)
+        whole = ids_of(day)
         return day if whole.start <= self.ids.start and self.ids.stop <= whole.stop else None
-
-
-def _delete(column: Column[Any], since: str, until: str) -> Delete:
-    """Delete the rows whose `column` lies between two parameters."""
-    return delete(column.table).where(column >= bindparam(since), column < bindparam(until))
-
-
-def _delete_last_seen(first: Column[Any], last: Column[Any]) -> Delete:
-    """Delete the texts or subjects that were seen on the day for the last time.
-
-    One that comes again and again stays, so that it still counts once (docs/decisions/0063).
-    """
-    seen = func.coalesce(last, first)
-    # The first condition is for the index.
-    return delete(first.table).where(
-        first < bindparam("end"), seen >= bindparam("start"), seen < bindparam("end")
-    )
-
-
-def _delete_ended(rollups: Table, test: Sequence[str], members: Sequence[Table]) -> Delete:
-    """Delete the sums, by day, of tests that had their last texts or subjects until the day.
-
-    The sums of all others stay: a verdict counts from the start of its test.
-    """
-    newer = rollups.alias()
-
-    def is_same(other: FromClause) -> list[ColumnElement[bool]]:
-        return [other.c[name] == rollups.c[name] for name in test]
-
-    later = exists().where(
-        newer.c.bucket_seconds == _DAY_SECONDS, newer.c.bucket >= bindparam("end"), *is_same(newer)
-    )
-    alive = or_(later, *(exists().where(*is_same(table)) for table in members))
-    of_days = delete(rollups).where(rollups.c.bucket_seconds == _DAY_SECONDS)
-    return of_days.where(rollups.c.bucket < bindparam("end"), ~alive)
-
-
-# The rows of a day outside its partition. A comparison may have one prediction before midnight and
-# one after.
-_DELETE_DAY = [
-    _delete(comparisons.c.v1_prediction_id, "first_id", "end_id"),
-    _delete(comparisons.c.v2_prediction_id, "first_id", "end_id"),
-    _delete(feedback.c.prediction_id, "first_id", "end_id"),
-    _delete(review_items.c.prediction_id, "first_id", "end_id"),
-    _delete(review_draws.c.until, "start", "end"),
-    _delete(failures.c.id, "first_id", "end_id"),
-    _delete(content_sketches.c.id, "first_id", "end_id"),
-    _delete_last_seen(assignments.c.first_seen, assignments.c.last_seen),
-    _delete_last_seen(compared_texts.c.first_compared, compared_texts.c.last_compared),
-    _delete(compared_subjects.c.last_compared, "start", "end"),
-    *(
-        _delete(table.c.bucket, "start", "end").where(table.c.bucket_seconds == seconds)
-        for table in ROLLUP_TABLES
-        for seconds in BUCKET_SECONDS
-        if seconds < _DAY_SECONDS or table not in _SUMS_OF_TESTS
-    ),
-    _delete_ended(assignment_rollups, ["experiment_id"], [assignments]),
-    _delete_ended(
-        comparison_rollups, ["v1_model_version_id", "v2_model_version_id"], [compared_texts]
-    ),
-]
 
 
 async def make_partitions(connection: AsyncConnection, days: Iterable[date]) -> None:
@@ -173,12 +74,12 @@ async def make_partitions(connection: AsyncConnection, days: Iterable[date]) -> 
     needed = {f"{day:{_NAME}}": day for day in days}
     if await connection.scalar(_IS_ATTACHED, {"names": list(needed)}) == len(needed):
         return
-    present = await _partitions(connection)
+    present = await partitions(connection)
     default = next((partition.name for partition in present if partition.ids is None), None)
     if default is not None and not await may_make_partitions(connection):
         return
     for name, day in needed.items():
-        for ids in gaps(_ids_of(day), [partition.ids for partition in present if partition.ids]):
+        for ids in gaps(ids_of(day), [partition.ids for partition in present if partition.ids]):
             if default is None or not await _has_rows(connection, default, ids):
                 await _attach(connection, await _free_name(connection, name), ids)
 
@@ -231,65 +132,31 @@ def gaps(needed: range, covered: Sequence[range]) -> Iterator[range]:
         yield range(start, needed.stop)
 
 
-async def drop_day(connection: AsyncConnection, day: date) -> bool:
-    """Drop a day's partition and its rows in other tables; False if there is no partition.
-
-    The caller holds `DROP_PARTITIONS` and the writers' lock. Detaching locks all predictions for a
-    moment.
-    """
-    names = [partition.name for partition in await _partitions(connection) if partition.day == day]
-    if not names:
-        return False
-    ids = _ids_of(day)
-    first, end = UUID(int=ids.start), UUID(int=ids.stop)
-    start = begin_of_day(day)
-    bounds = {"first_id": first, "end_id": end, "start": start, "end": start + _DAY}
-    await connection.execute(_LOCK_TIMEOUT)
-    for statement in _DELETE_DAY:
-        await connection.execute(statement, bounds)
-    for name in names:
-        await connection.execute(
-            ddl("ALTER TABLE predictions DETACH PARTITION %(name)s", name=name)
-        )
-        await connection.execute(ddl("DROP TABLE %(name)s", name=name))
-    return True
-
-
-async def remove_texts(engine: AsyncEngine, day: date) -> None:
-    """Remove the stored texts of a day's predictions, some thousand at a time."""
-    ids = _ids_of(day)
-    bounds = {"start": UUID(int=ids.start), "end": UUID(int=ids.stop), "rows": TEXTS_AT_A_TIME}
-    removed = TEXTS_AT_A_TIME
-    while removed == TEXTS_AT_A_TIME:
-        async with engine.begin() as connection:
-            removed = (await connection.execute(_REMOVE_TEXTS, bounds)).rowcount
-
-
 async def has_partition(connection: AsyncConnection, first: date, end: date) -> bool:
     """Whether a partition, be it the operator's, holds any day from `first` to before `end`."""
-    start, stop = _ids_of(first).start, _ids_of(end).start
+    start, stop = ids_of(first).start, ids_of(end).start
     return any(
         ids is None or (ids.start < stop and start < ids.stop)
-        for _, ids in await _partitions(connection)
+        for _, ids in await partitions(connection)
     )
 
 
 async def partition_days(connection: AsyncConnection) -> list[date]:
     """The days that have a partition of ours, ascending; an operator's partitions do not count."""
-    days = {partition.day for partition in await _partitions(connection)}
+    days = {partition.day for partition in await partitions(connection)}
     return sorted(day for day in days if day is not None)
 
 
 async def uncovered_days(connection: AsyncConnection, days: Iterable[date]) -> list[date]:
     """The days of which some id has no partition, the DEFAULT partition included."""
-    present = await _partitions(connection)
+    present = await partitions(connection)
     if any(partition.ids is None for partition in present):
         return []
     covered = [partition.ids for partition in present if partition.ids]
-    return [day for day in days if any(gaps(_ids_of(day), covered))]
+    return [day for day in days if any(gaps(ids_of(day), covered))]
 
 
-async def _partitions(connection: AsyncConnection) -> list[Partition]:
+async def partitions(connection: AsyncConnection) -> list[Partition]:
     return [
         Partition(row.name, _range_of(row.bounds)) for row in await connection.execute(_PRESENT)
     ]
@@ -308,7 +175,7 @@ def begin_of_day(today: date, *, days_ago: int = 0) -> datetime:
     return datetime.combine(today - timedelta(days=days_ago), time(), UTC)
 
 
-def _ids_of(day: date) -> range:
+def ids_of(day: date) -> range:
     """The ids of a day."""
     start = begin_of_day(day)
     return range(first_id(start).int, first_id(start + _DAY).int)

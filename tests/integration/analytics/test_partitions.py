@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from sqlalchemy import URL, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from analytics.expired_days import delete_rows_of_day, remove_texts
 from analytics.feedback.store import FeedbackStore
 from analytics.hash_keys import HashKeys
+from analytics.log.records import to_record
+from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
 from analytics.partitions import gaps, make_partitions, partition_days
 from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
 from analytics.review.draw import ReviewDraws
 from analytics.time_range import TimeRange
-from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
+from core.types import (
+    VERSIONS,
+    Assignment,
+    Comparison,
+    Experiment,
+    Failure,
+    ModelVersion,
+    Prediction,
+    Split,
+)
 from core.uuid7 import first_id, new_id
 from tests.database import run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction
@@ -146,6 +159,52 @@ async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: A
         "assignments": 1, "assignment_rollups": 5, "review_draws": 1, "review_items": 1,
     }  # fmt: skip
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
+
+
+@contextmanager
+def changed_rows(engine: AsyncEngine, table: str) -> Iterator[list[int]]:
+    """How many rows of a table each statement changes meanwhile."""
+    changed: list[int] = []
+
+    def note(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+        if statement.startswith((f"DELETE FROM {table}", f"UPDATE {table}")):
+            changed.append(cursor.rowcount)
+
+    event.listen(engine.sync_engine, "after_cursor_execute", note)
+    yield changed
+    event.remove(engine.sync_engine, "after_cursor_execute", note)
+
+
+async def test_day_of_many_rows_is_deleted_some_at_a_time(engine: AsyncEngine) -> None:
+    """One statement would not end in its time, and would be tried again for ever."""
+    old = MIDNIGHT - timedelta(days=5)
+    for day in (old, MIDNIGHT):
+        at = day + timedelta(hours=1)
+        made = [make_prediction(created_at=at, version=v) for v in VERSIONS for _ in range(35)]
+        pairs = zip(made[:35], made[35:], strict=True)
+        compared = [Comparison(new_id(at), at, one, two) for one, two in pairs]
+        await PredictionWriter(engine).write(made, compared)
+    with changed_rows(engine, "comparisons") as deleted:
+        await delete_rows_of_day(engine, old.date(), rows_at_a_time=10)
+    assert max(deleted) == 10
+    assert sum(deleted) == 35
+    left = await counts(engine)
+    assert (left["predictions"], left["comparisons"]) == (140, 35)
+
+
+async def test_texts_of_a_day_are_removed_some_at_a_time(engine: AsyncEngine) -> None:
+    old = MIDNIGHT - timedelta(days=5)
+    for day in (old, MIDNIGHT):
+        made = [make_prediction(f"{n}", created_at=day + timedelta(hours=1)) for n in range(35)]
+        await LogWriter(engine).write([to_record(one, "full") for one in made], [])
+    with changed_rows(engine, "predictions") as removed:
+        await remove_texts(engine, old.date(), rows_at_a_time=10)
+        # Also where no text is left, no statement has to look through all of the day.
+        await remove_texts(engine, old.date(), rows_at_a_time=10)
+    assert removed == [10, 10, 10, 5, 0, 0, 0, 0]
+    async with engine.connect() as connection:
+        left = await connection.scalars(text("SELECT created_at FROM predictions WHERE text <> ''"))
+        assert {at.date() for at in left} == {TODAY}
 
 
 async def test_clock_that_jumped_drops_nothing_for_a_day(
