@@ -18,6 +18,7 @@ class _Flight(Generic[T]):
     """One computation: the futures of its keys, and the number of callers that wait for any."""
 
     futures: dict[str, asyncio.Future[T]]
+    is_large: bool
     callers: int = 0
     task: asyncio.Task[None] | None = None
 
@@ -30,25 +31,40 @@ class SingleFlight(Generic[T]):
         self._in_flight: dict[str, _Flight[T]] = {}
         self._on_join = on_join
 
-    def __contains__(self, key: str) -> bool:
-        """Whether `key` is being computed."""
-        return key in self._in_flight
+    def joins(self, key: str, *, is_large: bool = False) -> bool:
+        """Whether a call would wait for `key`, which another one computes.
+
+        A call that is not large waits for no large one, which may take a hundred times as long.
+        """
+        flight = self._in_flight.get(key)
+        return flight is not None and (is_large or not flight.is_large)
+
+    def found(self, values: Mapping[str, T]) -> None:
+        """Give values to whoever waits for them, before the others of their computation."""
+        for key, value in values.items():
+            flight = self._in_flight.get(key)
+            if flight is not None and not flight.futures[key].done():
+                flight.futures[key].set_result(value)
 
     async def get(
-        self, keys: Sequence[str], compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
+        self,
+        keys: Sequence[str],
+        compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
+        *,
+        is_large: bool = False,
     ) -> dict[str, T]:
-        """Get the value of every key; calls `compute` once, with the keys that are not in flight.
+        """Get the value of every key; calls `compute` once, with the keys that it does not join.
 
         A failure reaches every caller that waits for the key. A cancelled caller does not cancel
         the computation for the others; only when the last caller has left is it cancelled.
         """
         distinct = list(dict.fromkeys(keys))
-        new = [key for key in distinct if key not in self._in_flight]
+        new = [key for key in distinct if not self.joins(key, is_large=is_large)]
         if len(new) < len(distinct):
             self._on_join(len(distinct) - len(new))
         if new:
             loop = asyncio.get_running_loop()
-            flight = _Flight[T]({key: loop.create_future() for key in new})
+            flight = _Flight[T]({key: loop.create_future() for key in new}, is_large)
             self._in_flight.update(dict.fromkeys(new, flight))
             flight.task = loop.create_task(self._run(flight, compute))
         flight_of = {key: self._in_flight[key] for key in distinct}
@@ -83,7 +99,8 @@ class SingleFlight(Generic[T]):
         try:
             values = await compute(list(flight.futures))
             for key, future in flight.futures.items():
-                future.set_result(values[key])
+                if not future.done():
+                    future.set_result(values[key])
         except asyncio.CancelledError:
             for future in flight.futures.values():
                 future.cancel()

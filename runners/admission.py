@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,6 +225,8 @@ class Admission:
         self._recent = recent or RecentCallers()
         self._backlogs = {lane: _Backlog() for lane in LANES}
         self._callers = {lane: _Callers() for lane in LANES}
+        # How many outstanding requests have so many tokens.
+        self._sizes: dict[Lane, Counter[int]] = {lane: Counter() for lane in LANES}
         self.throughput = ThroughputEstimator(clock)
 
     def wait_seconds(self, lane: Lane) -> float:
@@ -302,8 +305,9 @@ class Admission:
             if caller is not None and has_others:
                 self._check_share(lane, callers.backlog(caller), texts, tokens)
             self._check(lane, texts, tokens, deadline_seconds, caller)
-        requests = 0 if caller is None else 1
+        requests, sizes = 0 if caller is None else 1, self._sizes[lane]
         backlog.add(requests, texts, tokens)
+        sizes[tokens] += 1
         if caller is not None:
             callers.add(caller, requests, texts, tokens)
         if self._outstanding() >= SATURATED_TOKENS:
@@ -312,6 +316,9 @@ class Admission:
             yield
         finally:
             backlog.add(-requests, -texts, -tokens)
+            sizes[tokens] -= 1
+            if not sizes[tokens]:
+                del sizes[tokens]
             if caller is not None:
                 callers.add(caller, -requests, -texts, -tokens)
             if self._outstanding() < SATURATED_TOKENS:
@@ -340,7 +347,12 @@ class Admission:
             reason = "queue_size"
         elif wait_seconds > self._bounds.seconds[lane]:
             reason = "queue_time"
-        elif wait_seconds > deadline_seconds:
+        elif wait_seconds > deadline_seconds or (
+            caller is not None
+            and tokens > AHEAD_TOKENS
+            and self._seconds_of(tokens + self._shared_tokens(lane, tokens), lane)
+            > deadline_seconds
+        ):
             reason = "deadline"
         else:
             return
@@ -348,6 +360,13 @@ class Admission:
         others = self._callers[lane].backlogs_but(caller)
         of_caller = any(self._used(backlog, lane) > CALLER_SHARE for backlog in others)
         raise AdmissionRejected(reason, lane, wait_seconds, of_caller=of_caller)
+
+    def _shared_tokens(self, lane: Lane, tokens: int) -> int:
+        """Of others, what is computed before the last of so many tokens, which go piece by piece.
+
+        All that wait so take turns. If more were let in than can end in time, none would.
+        """
+        return sum(count * min(size, tokens) for size, count in self._sizes[lane].items())
 
     def _outstanding(self) -> int:
         return sum(backlog.tokens for backlog in self._backlogs.values())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from core import metrics, tracing
 from core.background import Background
@@ -35,6 +35,8 @@ READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
 # Of a request of many tokens: one piece is computed while another waits.
 SENDERS = 2
+# Gets the number of texts before those of a piece, and its results.
+OnPiece = Callable[[int, Sequence[Classification]], None]
 
 # A runner on another host names its model, and a series of metrics is never given back.
 MOST_NAMED = 1_000
@@ -179,10 +181,21 @@ class RunnerClient(Background):
         known = self.last_description
         return known.max_tokens if known is not None else None
 
+    def lane(self, texts: Sequence[str], long_text: LongText = "truncate") -> Lane:
+        """The lane of a request for `texts`."""
+        return lane_of(self._tokens(texts, long_text))
+
     async def classify(
-        self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
+        self,
+        texts: Sequence[str],
+        long_text: LongText = "truncate",
+        *,
+        lane: Lane | None = None,
+        on_piece: OnPiece | None = None,
     ) -> list[Classification]:
         """Classify `texts`, which were admitted; the i-th result belongs to the i-th text.
+
+        `on_piece` gets those that have come: the index of the first, and their results.
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.
@@ -192,24 +205,29 @@ class RunnerClient(Background):
         lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
-            if tokens <= AHEAD_TOKENS:
-                return await self._send(texts, tokens, lane, long_text)
-            return await self._send_by_pieces(texts, lane, long_text)
+            if tokens > AHEAD_TOKENS:
+                return await self._send_by_pieces(texts, lane, long_text, on_piece)
+            answers = await self._send(texts, tokens, lane, long_text)
+            if on_piece is not None:
+                on_piece(0, answers)
+            return answers
 
     async def _send_by_pieces(
-        self, texts: Sequence[str], lane: Lane, long_text: LongText
+        self, texts: Sequence[str], lane: Lane, long_text: LongText, on_piece: OnPiece | None
     ) -> list[Classification]:
         """Classify many tokens, of which few wait in the queue of the runner at a time.
 
         So the texts of other requests come in between, and do not wait for the last of these.
         """
-        rest = enumerate(pieces(texts, AHEAD_TOKENS // SENDERS, self._window, long_text))
+        rest = _numbered(pieces(texts, AHEAD_TOKENS // SENDERS, self._window, long_text))
         answers: dict[int, list[Classification]] = {}
 
         async def send_next() -> None:
-            for number, piece in rest:
+            for first, piece in rest:
                 tokens = self._tokens(piece, long_text)
-                answers[number] = await self._send(piece, tokens, lane, long_text)
+                answers[first] = await self._send(piece, tokens, lane, long_text)
+                if on_piece is not None:
+                    on_piece(first, answers[first])
 
         senders = [asyncio.create_task(send_next()) for _ in range(SENDERS)]
         try:
@@ -320,6 +338,14 @@ class RunnerClient(Background):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READY_POLL_SECONDS):
                         await self._refresh_now.wait()
+
+
+def _numbered(pieces: Iterator[Sequence[str]]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Each piece with the number of texts before it."""
+    first = 0
+    for piece in pieces:
+        yield first, piece
+        first += len(piece)
 
 
 def have_room(runners: Collection[RunnerClient], caller: str, under_way: int) -> bool:

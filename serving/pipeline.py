@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -44,6 +45,8 @@ from rollout.bucketing import (
 )
 from rollout.policy import RolloutPolicy, other
 from runners.admission import RecentCallers
+from runners.client import OnPiece
+from runners.lanes import Lane
 from serving.long_texts import flight_of, is_complete, key_of_flight, refuse_long
 
 
@@ -54,7 +57,11 @@ class Runner(Protocol):
 
     def admit(self, texts: Sequence[str], long_text: LongText) -> AbstractContextManager[None]: ...
 
-    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]: ...
+    def lane(self, texts: Sequence[str], long_text: LongText) -> Lane: ...
+
+    async def classify(
+        self, texts: Sequence[str], long_text: LongText, *, on_piece: OnPiece | None
+    ) -> list[Classification]: ...
 
 
 class Cache(Protocol):
@@ -299,10 +306,13 @@ class PredictionPipeline:
 
         try:
             flights = {flight_of(key, long_text): text for key, text in text_of_miss.items()}
-            new = [text for flight, text in flights.items() if flight not in self._single_flight]
+            misses = list(text_of_miss.values())
+            is_large = self._runners[version].lane(misses, long_text) == "bulk"
+            joins = partial(self._single_flight.joins, is_large=is_large)
+            new = [text for flight, text in flights.items() if not joins(flight)]
             # Before anything is begun: a refusal this early costs half of one further in.
             with self._runners[version].admit(new, long_text) if new else nullcontext():
-                computed = await self._single_flight.get(list(flights), compute)
+                computed = await self._single_flight.get(list(flights), compute, is_large=is_large)
         except Exception as error:
             # No model failed where a shadow gave way to others, where a client had little time, or
             # where too many requests of one caller waited.
@@ -345,20 +355,25 @@ class PredictionPipeline:
     async def _compute(
         self, version: Version, text_of_key: Mapping[str, str], long_text: LongText
     ) -> Mapping[str, Classification]:
-        """Ask the runner, and store its answers in the cache."""
-        texts = list(text_of_key.values())
-        classifications = await self._runners[version].classify(texts, long_text)
-        # Stored under the revision that answered: a reload may have changed it since the lookup.
-        self._cache.store(
-            {
-                self._cache_keys.key(version, classification.revision, text, long_text): (
-                    classification
-                )
-                for text, classification in zip(texts, classifications, strict=True)
-                if is_complete(classification, long_text)
-            }
-        )
-        return dict(zip(text_of_key, classifications, strict=True))
+        """Ask the runner; cache each answer, and pass it to others who wait for it, as it comes."""
+        flights, texts = list(text_of_key), list(text_of_key.values())
+
+        def keep(first: int, classifications: Sequence[Classification]) -> None:
+            # Stored under the revision that answered: a reload may have changed it since the
+            # lookup.
+            self._cache.store(
+                {
+                    self._cache_keys.key(version, classification.revision, text, long_text): (
+                        classification
+                    )
+                    for text, classification in zip(texts[first:], classifications, strict=False)
+                    if is_complete(classification, long_text)
+                }
+            )
+            self._single_flight.found(dict(zip(flights[first:], classifications, strict=False)))
+
+        answers = await self._runners[version].classify(texts, long_text, on_piece=keep)
+        return dict(zip(flights, answers, strict=True))
 
     async def _compare(
         self,

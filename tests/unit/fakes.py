@@ -33,6 +33,8 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.policy import RolloutPolicy
 from runners.admission import RecentCallers
+from runners.client import OnPiece
+from runners.lanes import Lane, estimated_tokens, lane_of
 from serving.pipeline import PredictionPipeline
 
 
@@ -68,6 +70,7 @@ class FakeRunner:
         self.seconds_left: list[float] = []
         self.answers: dict[str, Classification] = {}
         self.fails = False
+        self.first_piece = 0  # so many answers come before it waits or fails
         self.starting = False
         self.overloaded = False
         self.has_too_many_of_caller = False
@@ -98,15 +101,25 @@ class FakeRunner:
             raise DeadlineExceeded("told to be too slow")
         yield
 
-    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]:
+    def lane(self, texts: Sequence[str], long_text: LongText) -> Lane:
+        return lane_of(estimated_tokens(texts, long_text=long_text))
+
+    async def classify(
+        self, texts: Sequence[str], long_text: LongText, *, on_piece: OnPiece | None = None
+    ) -> list[Classification]:
         self.calls.append(list(texts))
         self.modes.append(long_text)
         self.seconds_left.append(remaining_seconds())
         self.entered.set()
+        answers = [self.answers.get(text, classification(text, self.answers_as)) for text in texts]
+        if on_piece is not None and self.first_piece:
+            on_piece(0, answers[: self.first_piece])
         await self.gate.wait()
         if self.fails:
             raise RunnerUnavailable("told to fail")
-        return [self.answers.get(text, classification(text, self.answers_as)) for text in texts]
+        if on_piece is not None:
+            on_piece(self.first_piece, answers[self.first_piece :])
+        return answers
 
 
 class FakeCache:

@@ -54,6 +54,43 @@ async def test_overlapping_batches_compute_each_key_once() -> None:
     assert joins == [1]
 
 
+async def test_small_call_waits_for_no_large_one_and_others_wait_for_it() -> None:
+    joins: list[int] = []
+    flight, large, small = SingleFlight[str](joins.append), Computation(), Computation()
+    first = asyncio.create_task(flight.get(["a", "b"], large, is_large=True))
+    await settle()
+    second = asyncio.create_task(flight.get(["b"], small))
+    await settle()
+    third = asyncio.create_task(flight.get(["b"], small))
+    fourth = asyncio.create_task(flight.get(["a"], small, is_large=True))
+    await settle()
+    small.gate.set()
+    assert await second == await third == {"b": "B"}
+    assert not first.done()
+    assert not fourth.done()
+    large.gate.set()
+    assert await first == {"a": "A", "b": "B"}
+    assert await fourth == {"a": "A"}
+    assert (large.calls, small.calls) == ([["a", "b"]], [["b"]])
+    assert joins == [1, 1]
+
+
+async def test_value_that_was_found_early_is_not_waited_for() -> None:
+    flight, compute = SingleFlight[str](lambda _: None), Computation()
+    first = asyncio.create_task(flight.get(["a", "b"], compute, is_large=True))
+    await settle()
+    second = asyncio.create_task(flight.get(["a"], compute, is_large=True))
+    await settle()
+    flight.found({"a": "A", "of nobody": "?"})
+    assert await second == {"a": "A"}
+    assert not first.done()
+    compute.error = RuntimeError("later")
+    compute.gate.set()
+    with pytest.raises(RuntimeError, match="later"):
+        await first
+    assert compute.calls == [["a", "b"]]
+
+
 async def test_finished_key_is_computed_again() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     compute.gate.set()

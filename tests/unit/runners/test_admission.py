@@ -147,6 +147,19 @@ def test_request_of_very_many_tokens_leaves_room_for_those_of_others(measured: R
     assert measured.admission.wait_seconds("bulk") == 0
 
 
+def test_large_requests_that_cannot_all_end_in_time_are_not_all_let_in(measured: Runner) -> None:
+    """They take turns: if more were let in, each would end past its deadline."""
+    for caller in ("ann", "bob"):
+        measured.submit(100_000, "bulk", deadline_seconds=30, caller=caller)
+    with pytest.raises(AdmissionRejected) as refused:
+        measured.submit(100_001, "bulk", deadline_seconds=30, caller="cem")
+    assert refused.value.reason == "deadline"
+    # One that is smaller waits for as much of each of them only.
+    measured.submit(90_000, "bulk", deadline_seconds=30, caller="cem")
+    measured.answer()
+    measured.submit(100_000, "bulk", deadline_seconds=30, caller="dan")
+
+
 def test_full_lane_leaves_the_other_open_with_half_of_the_throughput(measured: Runner) -> None:
     for _ in range(7):
         measured.submit(AHEAD_TOKENS - 100, "bulk")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
@@ -12,6 +12,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import RequestContext, deadline_in, enter
+from core.types import Classification
 from runners.admission import QueueBounds
 from runners.client import RunnerClient, have_room
 from runners.lanes import INTERACTIVE_TOKENS
@@ -140,6 +141,22 @@ async def test_request_of_very_many_tokens_is_sent_by_pieces_in_its_order(
 
 def numbered(call: list[str]) -> int:
     return int(call[0].split()[0])
+
+
+@pytest.mark.parametrize("texts", [LONG, LONG[:3]])
+async def test_each_piece_is_told_as_it_comes(backend: FakeBackend, texts: list[str]) -> None:
+    told: dict[int, Classification] = {}
+
+    def on_piece(first: int, results: Sequence[Classification]) -> None:
+        told.update(enumerate(results, first))
+
+    answers = await client(backend).classify(texts, "windows", on_piece=on_piece)
+    assert [told[number] for number in range(len(texts))] == answers
+    told.clear()
+    backend.errors = [BentoMLException("no")]
+    with pytest.raises(RunnerUnavailable):
+        await client(backend).classify(LONG, "windows", on_piece=on_piece)
+    assert 0 < len(told) < len(LONG)
 
 
 async def test_other_requests_come_between_the_pieces_of_a_large_one(backend: FakeBackend) -> None:

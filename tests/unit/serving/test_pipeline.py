@@ -366,6 +366,45 @@ async def test_a_batch_of_hits_asks_no_runner(setup: Setup) -> None:
     assert len(setup.cache.stores) == 1
 
 
+LARGE = [f"{number} ".ljust(2_000, "x") for number in range(10)]
+
+
+async def test_pieces_of_a_batch_that_failed_are_not_computed_again(setup: Setup) -> None:
+    """Or a batch that was too late once would be so for ever."""
+    setup.v1.first_piece, setup.v1.fails = 4, True
+    with pytest.raises(RunnerUnavailable):
+        await setup.path.predict(LARGE, "v1", "/predict/batch")
+    setup.v1.fails = False
+    made = await setup.path.predict(LARGE, "v1", "/predict/batch")
+    assert setup.v1.calls == [LARGE, LARGE[4:]]
+    assert [one.cache_hit for one in made] == [True] * 4 + [False] * 6
+
+
+async def test_single_text_waits_for_no_batch_that_has_it_too(setup: Setup) -> None:
+    setup.v1.gate.clear()
+    batch = asyncio.create_task(setup.path.predict(LARGE, "v1", "/predict/batch"))
+    await until(lambda: len(setup.v1.calls) == 1)
+    single = asyncio.create_task(setup.path.predict([LARGE[9]], "v1", "/predict"))
+    await until(lambda: len(setup.v1.calls) == 2)
+    setup.v1.gate.set()
+    await asyncio.gather(batch, single)
+    assert setup.v1.calls == [LARGE, [LARGE[9]]]
+
+
+async def test_batch_gets_what_another_one_has_found_already(setup: Setup) -> None:
+    setup.v1.gate.clear()
+    setup.v1.first_piece = 4
+    batch = asyncio.create_task(setup.path.predict(LARGE, "v1", "/predict/batch"))
+    await until(lambda: len(setup.v1.calls) == 1)
+    setup.cache.content.clear()  # as without Redis
+    made = await setup.path.predict(LARGE[:4], "v1", "/predict/batch")
+    assert [one.text for one in made] == LARGE[:4]
+    assert not batch.done()
+    setup.v1.gate.set()
+    await batch
+    assert setup.v1.calls == [LARGE]
+
+
 async def test_overlapping_batches_in_flight_share_what_they_have_in_common(setup: Setup) -> None:
     setup.v1.gate.clear()
     one = asyncio.create_task(setup.path.predict(["a", "b"], "v1", "/predict/batch"))
