@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import ComparisonRecord, TextStorage, to_record
 from analytics.log.writer import LogWriter
+from analytics.partition_maintenance import DAYS_AHEAD
+from analytics.partitions import make_partitions
 from core.types import (
     Comparison,
     Endpoint,
@@ -86,3 +88,10 @@ def made_of(
         created_at = since + span * numbers.random()
         predictions.append(make_prediction(version=version, scores=scores, created_at=created_at))
     return predictions
+
+
+async def serve_before(engine: AsyncEngine, today: date) -> None:
+    """Make the partitions that a service makes that ran on the day before."""
+    async with engine.begin() as connection:
+        days = [today + timedelta(days=n) for n in range(-1, DAYS_AHEAD)]
+        await make_partitions(connection, days)

@@ -24,11 +24,12 @@ from analytics.hash_keys import HashKeys
 from analytics.log.records import to_record
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
-from analytics.partitions import gaps, make_partitions, partition_days
+from analytics.partitions import gaps, partition_days
 from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
 from analytics.review.draw import ReviewDraws
 from analytics.time_range import TimeRange
+from core.postgres import create_engine
 from core.types import (
     VERSIONS,
     Assignment,
@@ -41,7 +42,9 @@ from core.types import (
 )
 from core.uuid7 import first_id, new_id
 from tests.database import run_sql
-from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction, serve_before
+from tests.unit.fakes import counter
+from tests.waiting import until
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
 TODAY = MIDNIGHT.date()
@@ -101,12 +104,6 @@ async def test_an_id_that_differs_from_the_time_is_refused(engine: AsyncEngine) 
             )
 
 
-async def serve_before(engine: AsyncEngine, today: date = TODAY) -> None:
-    """Make the partition of the day before, as a service does that ran then."""
-    async with engine.begin() as connection:
-        await make_partitions(connection, [today - timedelta(days=1)])
-
-
 async def test_partitions_are_created_ahead_once(engine: AsyncEngine) -> None:
     maintenance = PartitionMaintenance(engine, retention_days=0)
     for _ in range(2):
@@ -151,6 +148,7 @@ async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: A
         "label_rollups": 12, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
         "assignments": 3, "assignment_rollups": 9, "review_draws": 2, "review_items": 3,
     }  # fmt: skip
+    await serve_before(engine, TODAY)
     dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
@@ -207,20 +205,27 @@ async def test_texts_of_a_day_are_removed_some_at_a_time(engine: AsyncEngine) ->
         assert {at.date() for at in left} == {TODAY}
 
 
+@pytest.mark.parametrize("jump", [4, 5, 7, 10, 11, 12, 400])
 async def test_clock_that_jumped_drops_nothing_for_a_day(
-    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture, jump: int
 ) -> None:
     """Nor does a service that stood still for so long; a day later it does."""
-    await write(engine, [make_prediction(created_at=MIDNIGHT)])
-    maintenance = PartitionMaintenance(engine, retention_days=3)
+    await PredictionWriter(engine, "full").write([make_prediction(created_at=MIDNIGHT)])
+    maintenance = PartitionMaintenance(engine, retention_days=3, text_days=1)
     assert await maintenance.run(TODAY) == []
-    later = TODAY + timedelta(days=400)
-    for _ in range(2):  # a restart makes no difference
-        assert await PartitionMaintenance(engine, retention_days=3).run(later) == []
-    assert f"all from before today, {later}, are older than LOG_RETENTION_DAYS" in caplog.text
-    assert (await counts(engine))["predictions"] == 1
-    dropped = await maintenance.run(later + timedelta(days=1))
-    assert dropped == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
+    later = TODAY + timedelta(days=jump)
+    for _ in range(2):  # a restart makes no difference, nor do predictions by the wrong clock
+        held = PartitionMaintenance(engine, retention_days=3, text_days=1)
+        assert await held.run(later) == []
+        await write(engine, [make_prediction(created_at=MIDNIGHT + jump * DAY)])
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(text) FROM predictions")) == 1
+    assert f"no service ran on the day before today, {later}" in caplog.text
+    assert (await counts(engine))["predictions"] == 3
+    dropped = await maintenance.run(later + DAY)
+    ahead = [TODAY + n * DAY for n in range(DAYS_AHEAD + 1)]
+    assert dropped == [day for day in ahead if day < later + DAY - 3 * DAY]
+    assert (await counts(engine))["predictions"] == 2
 
 
 @pytest.mark.parametrize(
@@ -238,7 +243,7 @@ async def test_day_is_dropped_if_it_is_old_by_the_clocks_of_this_machine_and_of_
     made = [make_prediction(created_at=MIDNIGHT + n * DAY) for n in range(-3, 1)]
     await PredictionWriter(engine, "full").write(made)
     maintenance = PartitionMaintenance(engine, retention_days=3, text_days=3)
-    await maintenance.run(TODAY)
+    await serve_before(engine, TODAY + min(own, of_server) * DAY)
     days = await maintenance.run(TODAY + own * DAY, TODAY + of_server * DAY)
     assert days == [TODAY + n * DAY for n in dropped]
     texts = "SELECT count(*) FROM predictions WHERE text IS NOT NULL"
@@ -255,7 +260,7 @@ async def test_no_day_is_dropped_without_retention(engine: AsyncEngine) -> None:
 
 
 async def test_concurrent_maintenance_drops_each_day_once(engine: AsyncEngine) -> None:
-    await serve_before(engine)
+    await serve_before(engine, TODAY)
     for n in range(4, 8):
         await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=n))])
     dropped = await asyncio.gather(
@@ -282,7 +287,7 @@ async def test_day_is_dropped_while_all_who_write_wait(engine: AsyncEngine) -> N
     old, labelled, erased = (
         make_prediction(f"{days}", created_at=MIDNIGHT - timedelta(days=days)) for days in (9, 1, 0)
     )
-    await serve_before(engine)
+    await serve_before(engine, TODAY)
     await write(engine, [old, labelled, erased])
     selector, actor = Selector("prediction", str(erased.id)), Actor("a", "test", "asked for")
     tasks: list[asyncio.Future[Any]] = []
@@ -312,7 +317,7 @@ async def test_a_late_prediction_of_a_dropped_day_stays_until_the_next_run(
         PartitionMaintenance(engine, retention_days=3),
         MIDNIGHT - timedelta(days=10),
     )
-    await serve_before(engine)
+    await serve_before(engine, TODAY)
     for _ in range(2):
         await write(engine, [make_prediction(created_at=late)])
         assert (await counts(engine))["predictions"] == 1
@@ -335,7 +340,7 @@ async def test_partition_with_a_foreign_name_is_left_alone(engine: AsyncEngine) 
             )
     old = MIDNIGHT - timedelta(days=10)
     await write(engine, [make_prediction(created_at=old)])
-    await serve_before(engine)
+    await serve_before(engine, TODAY)
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == [old.date()]
     async with engine.connect() as connection:
         for name in names:
@@ -504,3 +509,20 @@ def test_gaps_and_covered_ranges_make_up_what_is_needed(
     needed = range(start, start + length)
     found = [number for gap in gaps(needed, ranges) for number in gap]
     assert found == [n for n in needed if not any(n in ids for ids in ranges)]
+
+
+async def test_maintenance_that_fails_is_counted(database_url: URL) -> None:
+    """An alert looks at it."""
+
+    def failures() -> float:
+        return counter("background_failures_total", task="PartitionMaintenance")
+
+    engine = create_engine(
+        database_url.update_query_dict({"host": "/nowhere"}), pool_size=1, timeout_seconds=1
+    )
+    before = failures()
+    maintenance = PartitionMaintenance(engine, retention_days=3)
+    maintenance.start()
+    await until(lambda: failures() > before)
+    await maintenance.stop()
+    await engine.dispose()

@@ -37,7 +37,7 @@ from scripts.privacy import app
 from tests.database import fetch, run_sql, scalar
 from tests.integration.analytics.ab_history import START, History
 from tests.integration.logs import spooled_log
-from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction, serve_before
 
 ACTOR = Actor("ana", "ana's machine", "ticket 7")
 TEXTS = ("mine", "Mine", "mine ", "yours", "漢字", "m", "mine!", "a mine", "ours", "MINE")
@@ -304,6 +304,7 @@ async def test_retention_of_each_kind(engine: AsyncEngine, database_url: URL) ->
                 text(f"INSERT INTO erasures (erased_at) VALUES (now() - interval '{age} days')")
             )
     maintenance = PartitionMaintenance(engine, retention_days=30, text_days=1, admin_log_days=400)
+    await serve_before(engine, now.date())
     await maintenance.run(now.date())
     assert await rows(engine, "SELECT text FROM predictions ORDER BY id DESC") == [("0",), (None,)]
     assert await rows(engine, "SELECT reason FROM admin_actions ORDER BY 1") == [("30",), ("366",)]
