@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,13 @@ class RolloutController(Background):
         self._store = store
         self._measure = measure
         self._revisions = revisions
+        # The version of the policy, and when it was first seen here, by time.monotonic.
+        self._known: tuple[int, float] | None = None
+
+    def _known_seconds(self, record: PolicyRecord) -> float:
+        if self._known is None or self._known[0] != record.version:
+            self._known = record.version, time.monotonic()
+        return time.monotonic() - self._known[1]
 
     async def evaluate(self, record: PolicyRecord, now: datetime) -> list[GuardrailResult] | None:
         """Evaluate the guardrails of `record`; None if it has none or exposes no challenger.
@@ -60,7 +68,8 @@ class RolloutController(Background):
         revisions = self._revisions()
         if len(revisions) < 2:
             return None
-        measured = await self._measure(evidence(record, now), policy.champion, revisions)
+        query = evidence(record, now, known_seconds=self._known_seconds(record))
+        measured = await self._measure(query, policy.champion, revisions)
         return await asyncio.to_thread(
             evaluate, policy.champion, policy.guardrails, measured, is_shadowed=policy.is_shadowed
         )
@@ -88,6 +97,7 @@ class RolloutController(Background):
         """
         if self._live.policy.guardrails is None:
             return
+        self._known_seconds(self._live.record)
         async with self._store.leadership() as is_leader:
             if not is_leader:
                 return

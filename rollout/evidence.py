@@ -14,10 +14,16 @@ from stats.arm_metrics import EvidenceQuery, Stratum
 LATELY = timedelta(minutes=10)
 
 
-def evidence(record: PolicyRecord, now: datetime) -> EvidenceQuery:
-    """Choose the windows and routes to read for `record`, the same for both versions."""
+def evidence(record: PolicyRecord, now: datetime, *, known_seconds: float = 0.0) -> EvidenceQuery:
+    """Choose the windows and routes to read for `record`, the same for both versions.
+
+    If it began in the future, the clock was set back. Then what was answered since it is known
+    here, for `known_seconds`, has to do.
+    """
     progress = record.policy.progress
-    since = min(record.created_at if progress is None else progress.since, now)
+    since = record.created_at if progress is None else progress.since
+    if since > now:
+        since = now - timedelta(seconds=known_seconds)
     return EvidenceQuery(
         _strata(record), since, last_look(since, now), max(since, now - LATELY), now
     )

@@ -415,6 +415,18 @@ async def test_failed_guardrail_rolls_back_and_records_the_reason(
     assert await machine.admin.evaluate_guardrails() is None
 
 
+async def test_guardrails_see_what_comes_after_the_clock_was_set_back(machine: Machine) -> None:
+    await machine.begin_schedule()
+    await machine.reconcile_after(-7_200)
+    first = machine.queries[-1].since
+    await asyncio.sleep(0.05)
+    await machine.reconcile_after(0.05)
+    query = machine.queries[-1]
+    assert query.since < query.now
+    # It is the same window, which grows.
+    assert abs(query.since - first) < timedelta(seconds=5)
+
+
 async def test_policy_without_guardrails_is_never_rolled_back(machine: Machine) -> None:
     machine.measured = measured(arm(failed=300))
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]

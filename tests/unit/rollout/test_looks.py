@@ -71,3 +71,13 @@ def test_windows_of_both_versions_begin_with_the_step() -> None:
     assert found.lately == now - timedelta(seconds=600)
     assert now - timedelta(seconds=13) < found.until <= now
     assert evidence(policy, step + timedelta(seconds=7)).lately == step
+
+
+def test_policy_of_the_future_is_judged_by_what_came_since_it_is_known() -> None:
+    """The clock was set back: until it is as late again, nothing would be read."""
+    policy = record(ab_weights=HALF)
+    now = START - timedelta(hours=2)
+    found = evidence(policy, now, known_seconds=300)
+    assert (found.since, found.lately) == (now - timedelta(seconds=300),) * 2
+    assert evidence(policy, now, known_seconds=1_200).lately == now - timedelta(seconds=600)
+    assert evidence(policy, START, known_seconds=300).since == START
