@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +30,10 @@ from analytics.tables import (
     review_items,
 )
 from core.admin_log import admin_action
+from core.postgres import server_now
+
+# Two clocks that are right differ by less.
+MOST_AHEAD = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,13 @@ async def erase(
     salts: Iterable[str],
     actor: Actor,
     *,
+    now: datetime | None = None,
     waiting_until: datetime | None = None,
 ) -> tuple[Selection, Erasure]:
     """Delete the rows; the log of admin actions keeps the numbers, and nothing of the person.
 
-    `waiting_until` is the time of the newest prediction in a spool that is known: it is from before
+    `now` is by the clock of this machine. Where that is ahead of PostgreSQL's, PostgreSQL's counts:
+    what is answered after the erasure would be taken for what was before it. `waiting_until` is the time of the newest prediction in a spool that is known: it is from before
     the erasure, also where its clock was set back since.
 
     Raises:
@@ -105,9 +111,10 @@ async def erase(
     """
     salts = list(salts)
     await hashes.refresh(engine)
-    now = datetime.now(UTC)
-    at = max(now, waiting_until or now)
+    now = now or datetime.now(UTC)
     async with engine.begin() as connection:
+        now = min(now, await server_now(connection) + MOST_AHEAD)
+        at = max(now, waiting_until or now)
         await connection.execute(KEEP_PARTITIONS)
         identified = await identify(connection, selector, salts)
         # What is stored before this lock is found below; what comes later sees the tombstones.

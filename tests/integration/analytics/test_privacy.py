@@ -26,7 +26,7 @@ from analytics.log.rejected import REJECTED, set_aside
 from analytics.log.segments import new_segment
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
-from analytics.privacy.erase import Actor, Erasure, erase, find
+from analytics.privacy.erase import MOST_AHEAD, Actor, Erasure, erase, find
 from analytics.privacy.export import export_data
 from analytics.privacy.selection import Kind, Selector
 from cache.keys import CacheKeys
@@ -185,6 +185,20 @@ async def test_what_waits_is_from_before_an_erasure_although_the_clock_was_set_b
         await erase(engine, HashKeys(), selector, ["salt"], ACTOR, waiting_until=waiting)
         await log.ship(engine)
     assert await left(engine) == {other.id}
+
+
+async def test_what_comes_after_an_erasure_is_stored_although_the_clock_of_the_command_was_ahead(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    selector = Selector("text", "mine")
+    async with spooled_log(tmp_path / "spool") as log:
+        await log.log.record([make_prediction("mine")])
+        await erase(engine, HashKeys(), selector, ["salt"], ACTOR, now=tomorrow)
+        later = make_prediction("mine", created_at=datetime.now(UTC) + 2 * MOST_AHEAD)
+        await log.log.record([later])
+        await log.ship(engine)
+    assert await left(engine) == {later.id}
 
 
 def test_newest_of_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
