@@ -103,8 +103,9 @@ async def erase(
     """Delete the rows; the log of admin actions keeps the numbers, and nothing of the person.
 
     `now` is by the clock of this machine. Where that is ahead of PostgreSQL's, PostgreSQL's counts:
-    what is answered after the erasure would be taken for what was before it. `waiting_until` is the time of the newest prediction in a spool that is known: it is from before
-    the erasure, also where its clock was set back since.
+    what is answered after the erasure would be taken for what was before it. `waiting_until` is the
+    time of the newest prediction in a spool that is known: it is from before the erasure, also
+    where its clock was set back since.
 
     Raises:
         DATABASE_FAILURES: PostgreSQL is away; perhaps a part is deleted.
