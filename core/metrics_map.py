@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
 import struct
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from prometheus_client.mmap_dict import MmapedDict
 
@@ -17,6 +20,8 @@ from core.metrics_files import ENTRY_BYTES, HEADER_BYTES
 logger = logging.getLogger("bentoml.sentiment")
 
 INITIAL_BYTES = 1 << 16
+# Between two tries to write what is kept in memory.
+RETRY_SECONDS = 5.0
 # Of a file: how much of it is used, and padding.
 _HEADER = struct.Struct("ii")
 
@@ -31,12 +36,16 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
     """Writes the blocks of its file before it maps them.
 
     prometheus_client makes files with holes. The kernel fills a hole when a value is written, and
-    kills the process (SIGBUS) if the disk is full by then. Here the values stay in memory from
-    then on: `/metrics` shows those from before until the process is started again.
+    kills the process (SIGBUS) if the disk is full by then. Here the values stay in memory until
+    there is room again; `/metrics` shows those from before meanwhile.
     """
 
     _m: mmap.mmap
     _capacity: int
+    _f: IO[bytes] | None
+    _retry_at = 0.0
+    # Of the file, which is merged with those of dead processes unless somebody has it open.
+    _held: IO[bytes] | None = None
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
         try:
@@ -81,15 +90,62 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
         if error is not None:
             # Closing would write what the disk has refused.
             self._f = None
+            with suppress(OSError):
+                self._held = Path(self._fname).open("rb")  # noqa: SIM115
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self.write_value = self._write_in_memory
             logger.error(
-                "%s cannot be written, so /metrics lacks what this process counts from now on: %s",
+                "%s cannot be written, so /metrics lacks what this process counts until it can: %s",
                 self._fname,
                 describe_error(error),
             )
 
+    def _write_in_memory(self, key: str, value: float, timestamp: float) -> None:
+        """As `write_value`, which it replaces meanwhile; tries the file again now and then."""
+        super().write_value(key, value, timestamp)
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            self._return_to_file()
+        except OSError:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        else:
+            del self.write_value
+            self._release()
+            logger.info("%s can be written again", self._fname)
+
+    def _return_to_file(self) -> None:
+        # Not buffered: what a full disk refuses would be written when the file is closed.
+        file = Path(self._fname).open("a+b", buffering=0)  # noqa: SIM115
+        try:
+            _fill(file, self._capacity)
+            values = mmap.mmap(file.fileno(), self._capacity)
+        except OSError:
+            file.close()
+            raise
+        values[: self._used] = self._m[: self._used]
+        self._m, self._f = values, file
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
     def close(self) -> None:
+        self._release()
         if self._f is not None:
             super().close()
+
+
+def _fill(file: IO[bytes], size: int) -> None:
+    """Make a file that is not buffered so large, without a hole.
+
+    Raises:
+        OSError: there is no room for all of it.
+    """
+    file.write(bytes(max(0, size - os.fstat(file.fileno()).st_size)))
+    if os.fstat(file.fileno()).st_size < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class UnopenedDict:

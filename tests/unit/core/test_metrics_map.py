@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict
 
-from core.metrics_map import INITIAL_BYTES, ReservedMmapedDict
+from core.metrics_map import INITIAL_BYTES, RETRY_SECONDS, ReservedMmapedDict
 from core.paths import ROOT
 
 # The limit stands for a full disk: both refuse to make a file larger.
@@ -55,6 +55,40 @@ def test_process_goes_on_when_its_file_cannot_grow(
         assert len(stored(tmp_path / "counter_1.db")) == 5_001
     elif first_bytes:
         assert "a" in stored(tmp_path / "counter_1.db")
+
+
+@pytest.mark.parametrize("first_bytes", [0, 1 << 16])
+def test_values_are_in_the_file_once_there_is_room_again(tmp_path: Path, first_bytes: int) -> None:
+    program = (
+        PROGRAM.replace("values.close()", "").replace("5_000", "2_000")
+        + f"""
+import time
+values.write_value("a", 3.0, 0.0)  # no room yet
+limit(resource.RLIM_INFINITY)
+deadline = time.monotonic() + {RETRY_SECONDS} + 20
+while "can be written again" not in told.getvalue():
+    assert time.monotonic() < deadline
+    values.write_value("a", 4.0, 0.0)
+    time.sleep(0.05)
+values.write_value("a", 5.0, 0.0)
+for number in range(2_000, 9_000):
+    values.write_value(f"series {{number}} of this metric", number, 0.0)
+"""
+    )
+    program = """
+import io, logging
+told = io.StringIO()
+logging.basicConfig(level=logging.INFO, stream=told)
+""" + program.replace("4999", "1999")
+    command = [sys.executable, "-c", program, str(tmp_path), str(first_bytes), str(first_bytes)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=50)
+    found = stored(tmp_path / "counter_1.db")
+    assert {key.strip(): value for key, value in found.items()} == {
+        "a": 5.0,
+        **{f"series {number} of this metric": float(number) for number in range(9_000)},
+    }
+    status = (tmp_path / "counter_1.db").stat()
+    assert status.st_blocks * 512 >= status.st_size
 
 
 def test_file_has_no_holes(tmp_path: Path) -> None:
