@@ -67,7 +67,7 @@ def export(
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.privacy.export import export_data
 
-    selector, settings = _selector(subject, text, prediction), settings_for_databases()
+    selector, settings = selector_of(subject, text, prediction), settings_for_databases()
 
     async def run(engine: AsyncEngine, hashes: HashKeys) -> dict[str, Any]:
         return await export_data(engine, hashes, selector, [settings.ab_salt])
@@ -100,7 +100,7 @@ def erase(
     from analytics.privacy.erase import erase as erase_rows
     from serving.cached_answers import forget_cached
 
-    selector, settings = _selector(subject, text, prediction), settings_for_databases()
+    selector, settings = selector_of(subject, text, prediction), settings_for_databases()
     actor = Actor(_user(), platform.node(), reason)
 
     async def run(engine: AsyncEngine, hashes: HashKeys) -> tuple[Erasure, int | None]:
@@ -172,7 +172,12 @@ def _user() -> str:
         return f"user {os.geteuid()}"
 
 
-def _selector(subject: str | None, text: str | None, prediction: str | None) -> Selector:
+def selector_of(subject: str | None, text: str | None, prediction: str | None) -> Selector:
+    """Whose data the options of a command name.
+
+    Raises:
+        typer.BadParameter: they name nothing that can be looked for, or more than one thing.
+    """
     from analytics.privacy.selection import parse_selector
     from core.errors import InvalidRequest
 
@@ -181,10 +186,13 @@ def _selector(subject: str | None, text: str | None, prediction: str | None) -> 
     if len(given) != 1:
         raise typer.BadParameter("Give one of --subject, --text and --prediction")
     [(kind, value)] = given
-    if value == "-":
-        value = sys.stdin.read().removesuffix("\n")
     try:
+        if value == "-":
+            # Whatever encoding the environment names: another text would be looked for.
+            value = sys.stdin.buffer.read().decode().removesuffix("\n")
         return parse_selector(kind, value)
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"The {kind} is not in UTF-8") from error
     except InvalidRequest as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -327,6 +327,8 @@ async def test_old_predictions_take_labels(old: AsyncEngine, restored: URL, tmp_
 async def test_old_days_are_dropped_when_their_time_is_over(old: AsyncEngine) -> None:
     maintenance = PartitionMaintenance(old, retention_days=30)
     assert await maintenance.run(date(2026, 3, 20)) == []
+    # No service ran in between.
+    assert await maintenance.run(date(2026, 3, 31)) == []
     assert await maintenance.run(date(2026, 4, 1)) == [date(2026, 3, 1)]
     reply = await summary(Reader(old), Scope(SPAN))
     by_day = EXPECTED["analytics"]["timeseries"]["points"]

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typer import BadParameter
 from typer.testing import CliRunner, Result
 
 from analytics.feedback.store import store_labels
@@ -33,7 +36,7 @@ from cache.keys import CacheKeys
 from core.settings import get_settings
 from core.types import Comparison
 from core.uuid7 import new_id
-from scripts.privacy import app
+from scripts.privacy import app, selector_of
 from tests.database import fetch, run_sql, scalar
 from tests.integration.analytics.ab_history import START, History
 from tests.integration.logs import spooled_log
@@ -185,6 +188,16 @@ async def test_what_waits_is_from_before_an_erasure_although_the_clock_was_set_b
         await erase(engine, HashKeys(), selector, ["salt"], ACTOR, waiting_until=waiting)
         await log.ship(engine)
     assert await left(engine) == {other.id}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_from_stdin_is_utf_8_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    for sent, found in (("Straße\n".encode(), "Straße"), (b"\xff", None)):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(sent), encoding=encoding))
+        with nullcontext() if found else pytest.raises(BadParameter, match="UTF-8"):
+            assert selector_of(None, "-", None) == Selector("text", str(found))
 
 
 async def test_what_comes_after_an_erasure_is_stored_although_the_clock_of_the_command_was_ahead(
