@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import BinaryIO
@@ -124,14 +125,15 @@ def find_seal(spool: Path) -> Seal | None:
         OSError: the file cannot be read.
     """
     try:
-        with open(_file_of(spool), "rb", opener=open_regular) as file:
+        # One read: of a damaged key that is being replaced, two would give a half of either.
+        with open(_file_of(spool), "rb", buffering=0, opener=open_regular) as file:
             return _read(file)
     except FileNotFoundError:
         return None
 
 
-def _read(file: BinaryIO) -> Seal | None:
-    key = file.read(_KEY_BYTES)
+def _read(file: BinaryIO | FileIO) -> Seal | None:
+    key = file.read(_KEY_BYTES) or b""
     return Seal(key) if len(key) == _KEY_BYTES else None
 
 

@@ -7,6 +7,8 @@ import base64
 import hashlib
 import json
 import stat
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,7 +115,17 @@ def test_key_of_another_process_is_taken(tmp_path: Path) -> None:
     assert seal.current.id == Seal(bytes(32)).id
 
 
-@pytest.mark.parametrize("content", [b"", b"short"])
+@pytest.fixture
+def often_switched() -> Iterator[None]:
+    """Threads take turns so often that each meets another one between any two steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("often_switched")
+@pytest.mark.parametrize("content", [b"", *[b"short"] * 10])
 def test_damaged_key_is_replaced_once(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
