@@ -125,7 +125,17 @@ def often_switched() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("often_switched")
-@pytest.mark.parametrize("content", [b"", *[b"short"] * 10])
+def test_half_of_a_key_that_is_being_replaced_is_taken_by_nobody(tmp_path: Path) -> None:
+    for number in range(100):
+        spool = tmp_path / str(number) / "spool"
+        spool.parent.mkdir()
+        (spool.parent / FILE).write_bytes(b"short")
+        with ThreadPoolExecutor(8) as threads:
+            seals = list(threads.map(lambda _, spool=spool: SpoolSeal(spool), range(8)))
+        assert {seal.current.key for seal in seals} == {(spool.parent / FILE).read_bytes()}
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
 def test_damaged_key_is_replaced_once(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
