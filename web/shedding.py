@@ -53,8 +53,11 @@ FEW_PER_SECOND = 20.0
 # Less than this part of the mean is far less: of a flood from many addresses, chance makes some
 # counters hold twice as many of them as others.
 FAR_LESS = 0.2
-# How long requests count, and how long after the last refusal by a model throttling ends.
-MEMORY_SECONDS = 5.0
+# How long requests count: the longer time judges callers of a few a second, and the shorter one
+# notices at once that somebody asks for more. The longer alone let in, for seconds, three times as
+# many as the models could answer, and each takes ten times as long to refuse further in.
+MEMORIES_SECONDS = (5.0, 1.0)
+# How long after the last refusal by a model throttling ends.
 QUIET_SECONDS = 3.0
 # Who has not asked lately begins with so many requests, all answered: the first ones, which may
 # fall into a moment without room, say little.
@@ -105,14 +108,41 @@ class EventLoopLagMonitor:
         return self._overloaded and now - self._due > lag_seconds
 
 
+class _Counts:
+    """Requests and answers of each caller in the last `memory_seconds`."""
+
+    def __init__(self, memory_seconds: float) -> None:
+        self._memory_seconds = memory_seconds
+        self._asked = [0.0] * BUCKETS
+        self._answered = [0.0] * BUCKETS
+        self._decayed_at = [-math.inf] * BUCKETS
+
+    def ask(self, now: float, bucket: int) -> float:
+        """Count a request; returns the share that is to be refused, not positive if none is."""
+        self._decay(bucket, now)
+        asked, answered = self._asked[bucket], self._answered[bucket]
+        self._asked[bucket] += 1
+        return (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1)
+
+    def answer(self, now: float, bucket: int) -> None:
+        self._decay(bucket, now)
+        self._answered[bucket] += 1
+
+    def _decay(self, bucket: int, now: float) -> None:
+        decay = math.exp((self._decayed_at[bucket] - now) / self._memory_seconds)
+        self._decayed_at[bucket] = now
+        for counts in (self._asked, self._answered):
+            counts[bucket] *= decay
+        if self._asked[bucket] < 1:
+            self._asked[bucket] = self._answered[bucket] = FIRST_REQUESTS
+
+
 class Throttle:
     """Counts requests and answers of each caller, the last seconds most of all."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
-        self._asked = [0.0] * BUCKETS
-        self._answered = [0.0] * BUCKETS
-        self._decayed_at = [-math.inf] * BUCKETS
+        self._counts = [_Counts(seconds) for seconds in MEMORIES_SECONDS]
         self._refused_at = -math.inf
         self._use = CallerUse()
 
@@ -127,14 +157,11 @@ class Throttle:
         models have room for it, so that it is not.
         """
         bucket = bucket_of(caller)
-        self._decay(bucket, now)
-        asked, answered = self._asked[bucket], self._answered[bucket]
-        self._asked[bucket] += 1
+        refused = max(counts.ask(now, bucket) for counts in self._counts)
         self._use.add(now, caller)
         asks_little = self._use.per_second(now) < FEW_PER_SECOND or self._use.is_light(
             now, caller, FAR_LESS
         )
-        refused = (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1)
         return None if not (has_room or asks_little) and self._chance() < refused else bucket
 
     def record(self, now: float, bucket: int | None, *, answered: bool) -> None:
@@ -144,21 +171,13 @@ class Throttle:
         """
         if not answered:
             self.refused(now)
-        if bucket is not None:
-            self._decay(bucket, now)
-            self._answered[bucket] += answered
+        elif bucket is not None:
+            for counts in self._counts:
+                counts.answer(now, bucket)
 
     def refused(self, now: float) -> None:
         """Record that a model has no time."""
         self._refused_at = now
-
-    def _decay(self, bucket: int, now: float) -> None:
-        decay = math.exp((self._decayed_at[bucket] - now) / MEMORY_SECONDS)
-        self._decayed_at[bucket] = now
-        for counts in (self._asked, self._answered):
-            counts[bucket] *= decay
-        if self._asked[bucket] < 1:
-            self._asked[bucket] = self._answered[bucket] = FIRST_REQUESTS
 
 
 class LoadShedder:

@@ -150,6 +150,14 @@ def test_flood_admits_about_as_many_as_can_be_answered() -> None:
     assert flood(throttle, 100, 200, 9.0 + QUIET_SECONDS, 1.0) == 100
 
 
+def test_flood_that_follows_upon_a_smaller_one_is_noticed_within_a_second() -> None:
+    throttle = Throttle(random.Random(0).random)
+    flood(throttle, 400, 200, 0.0, 10.0)
+    flood(throttle, 4_000, 200, 10.0, 1.0)
+    admitted = flood(throttle, 4_000, 200, 11.0, 2.0)
+    assert 2 * 200 <= admitted < 2 * 200 * 2 * ADMITTED_PER_ANSWERED
+
+
 @given(st.integers(1, 500), st.integers(0, 1))
 def test_everything_is_admitted_that_can_be_answered(per_second: int, spare: int) -> None:
     assert flood(Throttle(), per_second, per_second + spare, 0.0, 1.0) == per_second
