@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
@@ -92,6 +93,7 @@ async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(sent)
 
 
+@pytest.mark.alone
 async def test_analytics_that_take_long_leave_connections_to_the_service(stack: Stack) -> None:
     lock = "DO $$ BEGIN LOCK TABLE rollups; PERFORM pg_sleep(6); END $$"
     async with stack.bento.async_client() as client:
