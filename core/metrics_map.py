@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import mmap
 import os
@@ -51,7 +50,7 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
         try:
             with Path(filename).open("ab") as file:
                 if not read_mode and not os.fstat(file.fileno()).st_size:
-                    file.write(bytes(INITIAL_BYTES))
+                    _fill(file, INITIAL_BYTES)
             super().__init__(filename, read_mode)
         except OSError as error:
             if read_mode:
@@ -75,8 +74,7 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
             self._keep_in_memory(capacity)
             return
         try:
-            self._f.write(bytes(capacity - self._capacity))
-            self._f.flush()
+            _fill(self._f, capacity)
             self._m = mmap.mmap(self._f.fileno(), capacity)
             self._capacity = capacity
         except OSError as error:
@@ -88,7 +86,6 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
             values[: self._used] = before[: self._used]
         self._m, self._capacity = values, capacity
         if error is not None:
-            # Closing would write what the disk has refused.
             self._f = None
             with suppress(OSError):
                 self._held = Path(self._fname).open("rb")  # noqa: SIM115
@@ -115,8 +112,7 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
             logger.info("%s can be written again", self._fname)
 
     def _return_to_file(self) -> None:
-        # Not buffered: what a full disk refuses would be written when the file is closed.
-        file = Path(self._fname).open("a+b", buffering=0)  # noqa: SIM115
+        file = Path(self._fname).open("a+b")  # noqa: SIM115
         try:
             _fill(file, self._capacity)
             values = mmap.mmap(file.fileno(), self._capacity)
@@ -138,14 +134,16 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
 
 
 def _fill(file: IO[bytes], size: int) -> None:
-    """Make a file that is not buffered so large, without a hole.
+    """Make a file that is opened for appending so large, without a hole.
+
+    Past the buffer of the file: what a full disk refuses would be written when it is closed.
 
     Raises:
         OSError: there is no room for all of it.
     """
-    file.write(bytes(max(0, size - os.fstat(file.fileno()).st_size)))
-    if os.fstat(file.fileno()).st_size < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    missing = size - os.fstat(file.fileno()).st_size
+    while missing > 0:
+        missing -= os.write(file.fileno(), bytes(missing))
 
 
 class UnopenedDict:
