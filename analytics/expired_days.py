@@ -28,7 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.partitions import begin_of_day, ids_of, may_make_partitions, partitions
+from analytics.partitions import (
+    NEXT_ID,
+    begin_of_day,
+    ids_of,
+    may_make_partitions,
+    partitions,
+)
 from analytics.rollups import WRITERS_LOCK
 from analytics.sql import ddl
 from analytics.tables import (
@@ -54,10 +60,6 @@ _DAY_SECONDS = max(BUCKET_SECONDS)
 _SUMS_OF_TESTS = (assignment_rollups, comparison_rollups)
 # Every later query would wait behind a lock that is waited for.
 _LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
-# The first id past so many; NULL at the end.
-_NEXT_ID = text(
-    "SELECT id FROM predictions WHERE id >= :start AND id < :end ORDER BY id OFFSET :rows LIMIT 1"
-)
 _REMOVE_TEXTS = text(
     "UPDATE predictions SET text = NULL WHERE id >= :start AND id < :end AND text IS NOT NULL"
 )
@@ -191,6 +193,6 @@ async def remove_texts(
     while start < end:
         part = {"start": start, "end": end}
         async with engine.begin() as connection:
-            next_ = await connection.scalar(_NEXT_ID, {**part, "rows": rows_at_a_time})
+            next_ = await connection.scalar(NEXT_ID, {**part, "rows": rows_at_a_time})
             start = next_ or end
             await connection.execute(_REMOVE_TEXTS, {**part, "end": start})

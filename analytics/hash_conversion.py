@@ -16,6 +16,7 @@ from sqlalchemy import TextClause, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
+from analytics.partitions import NEXT_ID
 from analytics.rollups import WRITERS_LOCK
 from analytics.tables import hash_conversions
 
@@ -29,8 +30,6 @@ PAUSE_SECONDS = 0.1
 IDLE_SECONDS = 60.0
 # One process converts at a time. The number is the ASCII of "keyhash_".
 _LOCK = text("SELECT pg_try_advisory_xact_lock(x'6B6579686173685F'::bigint)")
-# The first id past a batch; NULL at the end.
-_NEXT_ID = text("SELECT id FROM predictions WHERE id >= :start ORDER BY id OFFSET :rows LIMIT 1")
 # No UUIDv7 comes near it.
 _LAST_ID = UUID(int=(1 << 128) - 1)
 _KEY_PREDICTIONS = text(
@@ -101,7 +100,8 @@ class HashConversion:
     async def _convert_predictions(self, connection: AsyncConnection, start: UUID | None) -> None:
         """Convert the next ids. Only an erasure changes rows of `predictions`, and only deletes."""
         start = start or UUID(int=0)
-        end = (await connection.execute(_NEXT_ID, {"start": start, "rows": BATCH_ROWS})).scalar()
+        part = {"start": start, "end": _LAST_ID, "rows": BATCH_ROWS}
+        end = (await connection.execute(NEXT_ID, part)).scalar()
         batch = {"start": start, "end": end or _LAST_ID}
         keyed = await connection.execute(_KEY_PREDICTIONS, batch)
         if end is None:

@@ -19,6 +19,10 @@ from core.uuid7 import first_id
 
 _DAY = timedelta(days=1)
 _NAME = "predictions_%Y%m%d"
+# The first id past so many; NULL at the end.
+NEXT_ID = text(
+    "SELECT id FROM predictions WHERE id >= :start AND id < :end ORDER BY id OFFSET :rows LIMIT 1"
+)
 _IS_ATTACHED = text(
     "SELECT count(*) FROM pg_inherits WHERE inhparent = 'predictions'::regclass "
     "AND inhrelid IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS t (name))"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -205,6 +206,9 @@ class FakeWriter:
         self.refused: set[UUID] = set()
         self.stores_nothing = False
         self.checks = 0
+        # In the time of a statement, until so many are taken; of more, it takes none.
+        self.most = self.slow_until = math.inf
+        self.tried: list[int] = []
 
     async def check(self) -> None:
         self.checks += 1
@@ -217,8 +221,11 @@ class FakeWriter:
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure] = (),
     ) -> int:
+        self.tried.append(len(predictions))
         if self.errors:
             raise self.errors.pop(0)
+        if len(predictions) > self.most and len(self.taken) < self.slow_until:
+            raise TimeoutError
         if self.stores_nothing:
             raise asyncpg.NotNullViolationError("told to store nothing")
         if any(each.id in self.refused for each in predictions):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from analytics.log.records import ComparisonRecord, Entry, encode, to_record
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.rejected import (
     REJECTED,
     has_rejected_lately,
@@ -34,7 +33,7 @@ from analytics.log.segments import (
 from analytics.log.shipper import MAX_BATCH_BYTES, MAX_BATCH_PREDICTIONS, Shipper
 from analytics.log.spool import Spool
 from analytics.log.unshipped import spool_id
-from core.types import Failure, Prediction
+from core.types import Prediction
 from tests.unit.fakes import FakeWriter, counter
 from tests.unit.fakes import prediction as make_prediction
 from tests.waiting import until
@@ -364,47 +363,33 @@ async def test_a_backlog_of_long_texts_is_shipped_in_batches_of_bounded_size(
     assert writer.batches >= 30 * len(line) / (MAX_BATCH_BYTES + SEGMENT_BYTES + len(line))
 
 
-class SlowWriter(FakeWriter):
-    """Takes so many predictions in the time of a statement; of more, none."""
-
-    def __init__(self, most: int, slow_until: float = math.inf) -> None:
-        """It is slow until it has taken so many."""
-        super().__init__()
-        self.most = most
-        self.slow_until = slow_until
-        self.tried: list[int] = []
-
-    async def write(
-        self,
-        predictions: Sequence[Prediction],
-        comparisons: Sequence[ComparisonRecord],
-        failures: Sequence[Failure] = (),
-    ) -> int:
-        self.tried.append(len(predictions))
-        if len(predictions) > self.most and len(self.taken) < self.slow_until:
-            raise TimeoutError
-        return await super().write(predictions, comparisons, failures)
-
-
 @pytest.mark.parametrize("of_entry", [1, 100])
 @pytest.mark.parametrize("most", [1, 7, 150])
 async def test_backlog_that_is_too_large_for_one_time_out_is_shipped_in_smaller_batches(
-    tmp_path: Path, spool: Spool, most: int, of_entry: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    spool: Spool,
+    writer: FakeWriter,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    most: int,
+    of_entry: int,
 ) -> None:
     for _ in range(1_000 // of_entry):
         await spool.append(encode(Entry(tuple(record() for _ in range(of_entry)))))
     await spool.close()
-    writer = SlowWriter(most)
+    writer.most = most
     await ship(tmp_path, writer)
     assert len(writer.taken) == len({prediction.id for prediction in writer.taken}) == 1_000
     assert "smaller batches follow: no answer in time" in caplog.text
 
 
-async def test_batches_grow_again_once_postgresql_takes_them(tmp_path: Path, spool: Spool) -> None:
+async def test_batches_grow_again_once_postgresql_takes_them(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
     for _ in range(4_000):
         await spool.append(encode(Entry((record(),))))
     await spool.close()
-    writer = SlowWriter(10, slow_until=500)
+    writer.most, writer.slow_until = 10, 500
     await ship(tmp_path, writer)
     assert len(writer.taken) == 4_000
     assert max(writer.tried) > 500
