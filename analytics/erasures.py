@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -20,9 +20,11 @@ async def bury(
     at: datetime,
     *,
     digests: Iterable[bytes] = (),
-    prediction_ids: Iterable[UUID] = (),
+    predictions: Mapping[UUID, datetime] | None = None,
 ) -> None:
-    """Let nothing from before `at` be stored that has one of the digests or ids.
+    """Let nothing from before `at` be stored that has one of the digests.
+
+    Nor one of `predictions`, from before the time of its own id.
 
     A digest is a text's SHA-256, or a subject's key in one test. A tombstone has its HMAC alone.
     """
@@ -31,7 +33,7 @@ async def bury(
         {"erased_at": at, "hash_key_id": key, "hash": hashes.hash(digest, key)}
         for digest in digests
     ]
-    by_id = [{"erased_at": at, "prediction_id": id_} for id_ in prediction_ids]
+    by_id = [{"erased_at": end, "prediction_id": id_} for id_, end in (predictions or {}).items()]
     for values in (rows, by_id):
         if values:
             await connection.execute(insert(erasures), values)

@@ -95,7 +95,6 @@ def erase(
     all the same, and cached answers expire after CACHE_TTL_SECONDS.
     """
     # Imported here, so that --help needs no SQLAlchemy.
-    from analytics.log.newest import newest_waiting
     from analytics.privacy.erase import Actor, Erasure, find
     from analytics.privacy.erase import erase as erase_rows
     from serving.cached_answers import forget_cached
@@ -112,7 +111,7 @@ def erase(
             selector,
             [settings.ab_salt],
             actor,
-            waiting_until=newest_waiting(settings.spool_folder()),
+            spool=settings.spool_folder(),
         )
         return counts, await forget_cached(engine, settings, selector, found)
 

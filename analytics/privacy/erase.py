@@ -6,9 +6,11 @@ and deleted, a thousand at a time. A second run does what one that was killed ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.erasures import bury
 from analytics.hash_keys import HashKeys
+from analytics.log.waiting import waiting_after
 from analytics.privacy.selection import Selection, Selector, identify, in_parts, select_data
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import (
@@ -98,14 +101,13 @@ async def erase(
     actor: Actor,
     *,
     now: datetime | None = None,
-    waiting_until: datetime | None = None,
+    spool: Path | None = None,
 ) -> tuple[Selection, Erasure]:
     """Delete the rows; the log of admin actions keeps the numbers, and nothing of the person.
 
     `now` is by the clock of this machine. Where that is ahead of PostgreSQL's, PostgreSQL's counts:
-    what is answered after the erasure would be taken for what was before it. `waiting_until` is the
-    time of the newest prediction in a spool that is known: it is from before the erasure, also
-    where its clock was set back since.
+    what is answered after the erasure would be taken for what was before it. All that waits in
+    `spool` is from before it, also where its clock was set back since.
 
     Raises:
         DATABASE_FAILURES: PostgreSQL is away; perhaps a part is deleted.
@@ -113,20 +115,17 @@ async def erase(
     salts = list(salts)
     await hashes.refresh(engine)
     now = now or datetime.now(UTC)
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
         now = min(now, await server_now(connection) + MOST_AHEAD)
-        at = max(now, waiting_until or now)
-        await connection.execute(KEEP_PARTITIONS)
         identified = await identify(connection, selector, salts)
+    ends = dict.fromkeys(identified.predictions, now)
+    if spool is not None:
+        ends |= await asyncio.to_thread(_dated_ahead, spool, now, identified)
+    async with engine.begin() as connection:
+        await connection.execute(KEEP_PARTITIONS)
         # What is stored before this lock is found below; what comes later sees the tombstones.
         await connection.execute(WRITERS_LOCK)
-        await bury(
-            connection,
-            hashes,
-            at,
-            digests=identified.digests,
-            prediction_ids=identified.predictions,
-        )
+        await bury(connection, hashes, now, digests=identified.digests, predictions=ends)
         await _log(connection, actor, "erase", {"by": selector.kind})
     found, counts = await find(engine, hashes, selector, salts)
     counts.predictions = counts.labels = counts.comparisons = 0
@@ -149,6 +148,22 @@ async def erase(
         counts.compared_subjects = await _delete(connection, compared_subjects, _is_compared(found))
         await _log(connection, actor, "erased", asdict(counts))
     return found, counts
+
+
+def _dated_ahead(spool: Path, now: datetime, wanted: Selection) -> dict[UUID, datetime]:
+    """What waits in a spool of the selection, by a clock that was ahead, and each one's time.
+
+    Each has a tombstone of its own: one of the text until then would also cover what comes after
+    the erasure.
+    """
+    digests = set(wanted.digests)
+    return {
+        prediction.id: prediction.created_at
+        for prediction in waiting_after(spool, now)
+        if prediction.id in wanted.predictions
+        or prediction.text_sha256 in digests
+        or prediction.hashed_subject in digests
+    }
 
 
 def _buried(selector: Selector, found: Selection) -> Sequence[object]:

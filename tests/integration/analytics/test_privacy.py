@@ -23,10 +23,11 @@ from typer.testing import CliRunner, Result
 
 from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys, add_key
-from analytics.log.newest import newest_waiting
 from analytics.log.records import Entry, encode, to_record
 from analytics.log.rejected import REJECTED, set_aside
+from analytics.log.seal import SpoolSeal
 from analytics.log.segments import new_segment
+from analytics.log.waiting import waiting_after
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import MOST_AHEAD, Actor, Erasure, erase, find
@@ -173,21 +174,26 @@ async def test_spooled_predictions_are_not_stored_after_their_erasure(
     assert await left(engine) == {other.id, *(prediction.id for prediction in again)}
 
 
+@pytest.mark.parametrize("kind", ["text", "subject", "prediction"])
 async def test_what_waits_is_from_before_an_erasure_although_the_clock_was_set_back(
-    engine: AsyncEngine, tmp_path: Path
+    engine: AsyncEngine, tmp_path: Path, kind: Kind
 ) -> None:
     spool = tmp_path / "spool"
-    ahead = datetime.now(UTC) + timedelta(hours=1)
-    selector = Selector("text", "mine")
+    now = datetime.now(UTC)
+    ahead = now + timedelta(hours=1)
+    made = History(1)
+    mine = replace(made.assign("me", at=ahead), text="mine")
+    value = {"text": "mine", "subject": "me", "prediction": str(mine.id)}[kind]
     async with spooled_log(spool) as log:
-        await log.log.record([make_prediction("mine", created_at=ahead)])
-        await log.log.record([make_prediction("mine"), other := make_prediction("yours")])
-        waiting = newest_waiting(spool)
-        assert waiting is not None
-        assert abs(waiting - ahead) < timedelta(milliseconds=1)
-        await erase(engine, HashKeys(), selector, ["salt"], ACTOR, waiting_until=waiting)
+        await log.log.record([mine])
+        await log.log.record([other := make_prediction("yours", created_at=ahead)])
+        await erase(engine, HashKeys(), Selector(kind, value), ["salt"], ACTOR, spool=spool)
+        # By the right clock it comes before that; it is no less than another text's.
+        later = datetime.now(UTC) + 2 * MOST_AHEAD
+        again = replace(made.assign("me", at=later), text="mine")
+        await log.log.record([again])
         await log.ship(engine)
-    assert await left(engine) == {other.id}
+    assert await left(engine) == {other.id, again.id}
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -214,15 +220,20 @@ async def test_what_comes_after_an_erasure_is_stored_although_the_clock_of_the_c
     assert await left(engine) == {later.id}
 
 
-def test_newest_of_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
-    assert newest_waiting(tmp_path / "absent") is None
-    made = [make_prediction("a", created_at=START + timedelta(hours=hour)) for hour in (2, 1)]
-    set_aside(tmp_path, encode(Entry((made[0],))).rstrip(), "a reason")
-    with (tmp_path / REJECTED).open("ab") as rejected:
+def test_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    assert not list(waiting_after(spool, START))
+    spool.mkdir()
+    made = [make_prediction("a", created_at=START + timedelta(hours=hour)) for hour in range(4)]
+    set_aside(spool, encode(Entry((made[3],))).rstrip(), "a reason")
+    with (spool / REJECTED).open("ab") as rejected:
         rejected.write(b"no JSON\n")
-    segment = new_segment(tmp_path, datetime.now(UTC))
-    segment.write_bytes(b"no line\n" + encode(Entry((made[1],))) + b'{"half')
-    assert newest_waiting(tmp_path) == made[0].created_at
+    seal = SpoolSeal(spool).current
+    sealed = Entry(seal.apply([made[0], made[2]]), seal=seal.id)
+    lost = Entry((made[2],), seal="of a key that is gone")
+    lines = b"no line\n", encode(sealed), encode(lost), encode(Entry((made[1],))), b'{"half'
+    new_segment(spool, datetime.now(UTC)).write_bytes(b"".join(lines))
+    assert list(waiting_after(spool, made[1].created_at)) == [made[2], made[3]]
 
 
 async def test_spooled_comparison_of_an_erased_text_is_not_stored(

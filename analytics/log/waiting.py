@@ -1,4 +1,4 @@
-"""The newest prediction that a spool still holds, by the clock that it was made by."""
+"""The predictions that a spool still holds, for those who look for them before they are stored."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from pathlib import Path
 
 from analytics.log.records import decode
 from analytics.log.rejected import rejected_lines
+from analytics.log.seal import Seals
 from analytics.log.segments import segments
 from core.private_files import open_regular
+from core.types import Prediction
 from core.unreadable import UNREADABLE
 
 
-def newest_waiting(folder: Path) -> datetime | None:
-    """The time of the newest prediction in the segments and the rejected lines of a folder.
+def waiting_after(folder: Path, time: datetime) -> Iterator[Prediction]:
+    """The predictions of a later time in the segments and the rejected lines of a folder.
 
-    Where the clock was set back it is later than now. None: there is none that can be read.
+    Where its clock was ahead and is set back, a time may be later than now. What no key opens is
+    left out: nobody can store it.
     """
-    return max(_times(folder), default=None)
-
-
-def _times(folder: Path) -> Iterator[datetime]:
+    seals = Seals(folder)
     for line in _lines(folder):
         try:
             entry = decode(line)
         except UNREADABLE:
             continue
-        yield from (prediction.created_at for prediction in entry.predictions)
+        later = any(prediction.created_at > time for prediction in entry.predictions)
+        if later and seals.can_open(entry):
+            opened = seals.open(entry)
+            yield from (prediction for prediction in opened if prediction.created_at > time)
 
 
 def _lines(folder: Path) -> Iterator[bytes]:
