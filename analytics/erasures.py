@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.hash_keys import HashKeys
+from analytics.log.records import ComparisonRecord
 from analytics.tables import erasures
 from core.types import Prediction
 
@@ -40,9 +41,15 @@ async def bury(
 
 
 async def erased_among(
-    connection: AsyncConnection, hashes: HashKeys, predictions: Sequence[Prediction]
+    connection: AsyncConnection,
+    hashes: HashKeys,
+    predictions: Sequence[Prediction],
+    comparisons: Sequence[ComparisonRecord] = (),
 ) -> set[UUID]:
-    """The ids of those predictions that are erased; mostly no tombstone is as young as they are."""
+    """The ids of those predictions that are erased; mostly no tombstone is as young as they are.
+
+    With one of a comparison its other one is erased too: it is of the same text.
+    """
     if not predictions:
         return set()
     oldest = min(prediction.created_at for prediction in predictions)
@@ -67,7 +74,9 @@ async def erased_among(
         ]
         return any(end is not None and prediction.created_at <= end for end in ends)
 
-    return {prediction.id for prediction in predictions if is_erased(prediction)}
+    erased = {prediction.id for prediction in predictions if is_erased(prediction)}
+    pairs = [{pair.v1_prediction_id, pair.v2_prediction_id} for pair in comparisons]
+    return erased.union(*(pair for pair in pairs if not pair.isdisjoint(erased)))
 
 
 async def forget_tombstones(connection: AsyncConnection, before: datetime) -> None:

@@ -1,26 +1,25 @@
-"""The predictions that a spool still holds, for those who look for them before they are stored."""
+"""What a spool still holds, for those who look for it before it is stored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
-from analytics.log.records import decode
+from msgspec.structs import replace
+
+from analytics.log.records import Entry, decode
 from analytics.log.rejected import rejected_lines
 from analytics.log.seal import Seals
 from analytics.log.segments import segments
 from core.private_files import open_regular
-from core.types import Prediction
 from core.unreadable import UNREADABLE
 
 
-def waiting_after(folder: Path, time: datetime) -> Iterator[Prediction]:
-    """The predictions of a later time in the segments and the rejected lines of a folder.
+def waiting_entries(folder: Path) -> Iterator[Entry]:
+    """The entries in the segments and the rejected lines of a folder, with their hashes open.
 
-    Where its clock was ahead and is set back, a time may be later than now. What no key opens is
-    left out: nobody can store it.
+    What no key opens is left out: nobody can store it.
     """
     seals = Seals(folder)
     for line in _lines(folder):
@@ -28,10 +27,8 @@ def waiting_after(folder: Path, time: datetime) -> Iterator[Prediction]:
             entry = decode(line)
         except UNREADABLE:
             continue
-        later = any(prediction.created_at > time for prediction in entry.predictions)
-        if later and seals.can_open(entry):
-            opened = seals.open(entry)
-            yield from (prediction for prediction in opened if prediction.created_at > time)
+        if seals.can_open(entry):
+            yield replace(entry, predictions=seals.open(entry), seal=None)
 
 
 def _lines(folder: Path) -> Iterator[bytes]:

@@ -201,7 +201,7 @@ async def store(
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
     await connection.execute(WRITERS_LOCK)
     # Under the lock: an erasure that has it sees what is stored, and its tombstones are seen here.
-    if erased := await erased_among(connection, keys.hashes, predictions):
+    if erased := await erased_among(connection, keys.hashes, predictions, comparisons):
         await connection.execute(_UNSTAGE, {"ids": list(erased)})
         if comparisons:
             await connection.execute(_UNSTAGE_COMPARISONS, {"ids": list(erased)})

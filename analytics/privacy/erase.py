@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.erasures import bury
 from analytics.hash_keys import HashKeys
-from analytics.log.waiting import waiting_after
+from analytics.log.waiting import waiting_entries
 from analytics.privacy.selection import Selection, Selector, identify, in_parts, select_data
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import (
@@ -118,9 +118,10 @@ async def erase(
     async with engine.connect() as connection:
         now = min(now, await server_now(connection) + MOST_AHEAD)
         identified = await identify(connection, selector, salts)
-    ends = dict.fromkeys(identified.predictions, now)
+    waiting = _Waiting()
     if spool is not None:
-        ends |= await asyncio.to_thread(_dated_ahead, spool, now, identified)
+        waiting = await asyncio.to_thread(_find_waiting, spool, now, identified)
+    ends = dict.fromkeys(identified.predictions, now) | waiting.ends
     async with engine.begin() as connection:
         await connection.execute(KEEP_PARTITIONS)
         # What is stored before this lock is found below; what comes later sees the tombstones.
@@ -128,6 +129,8 @@ async def erase(
         await bury(connection, hashes, now, digests=identified.digests, predictions=ends)
         await _log(connection, actor, "erase", {"by": selector.kind})
     found, counts = await find(engine, hashes, selector, salts)
+    found.text_hashes |= {*waiting.texts, *hashes.all_hashes(waiting.texts)}
+    counts.tombstones = len(identified.digests) + len(ends)
     counts.predictions = counts.labels = counts.comparisons = 0
     for ids in in_parts(sorted(found.predictions)):
         async with engine.begin() as connection:
@@ -150,20 +153,34 @@ async def erase(
     return found, counts
 
 
-def _dated_ahead(spool: Path, now: datetime, wanted: Selection) -> dict[UUID, datetime]:
-    """What waits in a spool of the selection, by a clock that was ahead, and each one's time.
+@dataclass(slots=True)
+class _Waiting:
+    """What a spool holds of a selection."""
 
-    Each has a tombstone of its own: one of the text until then would also cover what comes after
-    the erasure.
+    # The SHA-256 of the texts: answers to them may be cached.
+    texts: set[bytes] = field(default_factory=set)
+    # The predictions that need a tombstone of their own, and their times.
+    ends: dict[UUID, datetime] = field(default_factory=dict)
+
+
+def _find_waiting(spool: Path, now: datetime, wanted: Selection) -> _Waiting:
+    """Find what waits in a spool of the selection; it reads all of the spool.
+
+    What a clock was ahead for has a tombstone of its own: one of the text until then would also
+    cover what comes after the erasure.
     """
-    digests = set(wanted.digests)
-    return {
-        prediction.id: prediction.created_at
-        for prediction in waiting_after(spool, now)
-        if prediction.id in wanted.predictions
-        or prediction.text_sha256 in digests
-        or prediction.hashed_subject in digests
-    }
+    found, digests = _Waiting(), set(wanted.digests)
+    for entry in waiting_entries(spool):
+        mine = [
+            prediction
+            for prediction in entry.predictions
+            if prediction.id in wanted.predictions
+            or prediction.text_sha256 in digests
+            or prediction.hashed_subject in digests
+        ]
+        found.texts |= {p.text_sha256 for p in mine if p.text_sha256 is not None}
+        found.ends |= {p.id: p.created_at for p in mine if p.created_at > now}
+    return found
 
 
 def _buried(selector: Selector, found: Selection) -> Sequence[object]:

@@ -27,7 +27,7 @@ from analytics.log.records import Entry, encode, to_record
 from analytics.log.rejected import REJECTED, set_aside
 from analytics.log.seal import SpoolSeal
 from analytics.log.segments import new_segment
-from analytics.log.waiting import waiting_after
+from analytics.log.waiting import waiting_entries
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import MOST_AHEAD, Actor, Erasure, erase, find
@@ -220,30 +220,46 @@ async def test_what_comes_after_an_erasure_is_stored_although_the_clock_of_the_c
     assert await left(engine) == {later.id}
 
 
+@pytest.mark.parametrize("kind", ["subject", "prediction"])
+async def test_text_of_what_waits_is_found_for_its_cached_answers(
+    engine: AsyncEngine, tmp_path: Path, kind: Kind
+) -> None:
+    spool, hashes = tmp_path / "spool", HashKeys()
+    mine = replace(History(1).assign("me", at=datetime.now(UTC)), text="mine")
+    async with spooled_log(spool) as log:
+        await log.log.record([mine, make_prediction("yours")])
+        selector = Selector(kind, "me" if kind == "subject" else str(mine.id))
+        found, _ = await erase(engine, hashes, selector, ["salt"], ACTOR, spool=spool)
+    digest = hashlib.sha256(b"mine").digest()
+    assert found.text_hashes == {digest, hashes.hash(digest, hashes.current)}
+
+
 def test_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    assert not list(waiting_after(spool, START))
+    assert not list(waiting_entries(spool))
     spool.mkdir()
-    made = [make_prediction("a", created_at=START + timedelta(hours=hour)) for hour in range(4)]
-    set_aside(spool, encode(Entry((made[3],))).rstrip(), "a reason")
+    made = [make_prediction("a") for _ in range(4)]
+    set_aside(spool, encode(Entry((made[2],))).rstrip(), "a reason")
     with (spool / REJECTED).open("ab") as rejected:
         rejected.write(b"no JSON\n")
     seal = SpoolSeal(spool).current
-    sealed = Entry(seal.apply([made[0], made[2]]), seal=seal.id)
-    lost = Entry((made[2],), seal="of a key that is gone")
+    sealed = Entry(seal.apply(made[:1]), seal=seal.id)
+    lost = Entry((made[3],), seal="of a key that is gone")
     lines = b"no line\n", encode(sealed), encode(lost), encode(Entry((made[1],))), b'{"half'
     new_segment(spool, datetime.now(UTC)).write_bytes(b"".join(lines))
-    assert list(waiting_after(spool, made[1].created_at)) == [made[2], made[3]]
+    assert list(waiting_entries(spool)) == [Entry((prediction,)) for prediction in made[:3]]
 
 
-async def test_spooled_comparison_of_an_erased_text_is_not_stored(
-    engine: AsyncEngine, tmp_path: Path
+@pytest.mark.parametrize("value", ["mine", "v1", "v2"])
+async def test_spooled_comparison_of_an_erased_text_or_half_is_not_stored(
+    engine: AsyncEngine, tmp_path: Path, value: str
 ) -> None:
     now = datetime.now(UTC)
     v1, v2 = (make_prediction("mine", created_at=now, version=v) for v in ("v1", "v2"))
+    ids = {"v1": str(v1.id), "v2": str(v2.id)}
     async with spooled_log(tmp_path / "spool") as log:
         await log.log.record([v1, v2], Comparison(new_id(now), now, v1, v2))
-        await erased(engine, "text", "mine")
+        await erased(engine, "prediction" if value in ids else "text", ids.get(value, value))
         await log.ship(engine)
     for table in ("predictions", "comparisons", "compared_texts", "rollups"):
         assert await rows(engine, f"SELECT 1 FROM {table}") == [], table
