@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from socket import AF_UNIX
 from typing import Any
 
 import httptools
@@ -113,7 +114,7 @@ class BoundedConnection(AnsweringConnection):
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
         self._start_timer()
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.max_connections or self._is_reset():
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -137,6 +138,14 @@ class BoundedConnection(AnsweringConnection):
         if self.scope["http_version"] == "1.1" and not self._held and not self.pipeline:
             self._probe(first=True)
         return True
+
+    def _is_reset(self) -> bool:
+        """Whether the client has reset the connection before it was accepted.
+
+        The system does not tell its address any more, so that limits and an Idempotency-Key would
+        take its request for somebody else's. Nobody can be answered.
+        """
+        return self.client is None and self.transport.get_extra_info("socket").family != AF_UNIX
 
     # the parser's callbacks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import struct
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -107,6 +108,19 @@ async def site() -> AsyncIterator[Site]:
     yield site
     server.should_exit = True
     await serving
+
+
+async def test_connection_that_was_reset_before_it_was_accepted_is_nobodys(site: Site) -> None:
+    """Its client has no address any more; the repeat would be another client's request."""
+    with socket.create_connection(("127.0.0.1", site.port)) as client:
+        client.sendall(READS + b"Content-Length: 2\r\n\r\n{}")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # The loop accepts only now.
+    reader, writer = await site.connect()
+    writer.write(READS + b"Content-Length: 4\r\nConnection: close\r\n\r\n[1] ")
+    await reader.read()
+    writer.close()
+    assert site.bodies == [b"[1] "]
 
 
 async def answered_until_the_end(
