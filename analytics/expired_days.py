@@ -1,4 +1,4 @@
-"""Removes the days of the log that are too old: their partitions, rows and texts.
+"""Removes the days of the log that are too old: their partitions and rows.
 
 A day may have more rows than one statement can read, or delete, in its time: some thousand at a
 time go before the rest, so that writers go on meanwhile.
@@ -29,7 +29,6 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.partitions import (
-    NEXT_ID,
     begin_of_day,
     ids_of,
     may_make_partitions,
@@ -60,9 +59,6 @@ _DAY_SECONDS = max(BUCKET_SECONDS)
 _SUMS_OF_TESTS = (assignment_rollups, comparison_rollups)
 # Every later query would wait behind a lock that is waited for.
 _LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
-_REMOVE_TEXTS = text(
-    "UPDATE predictions SET text = NULL WHERE id >= :start AND id < :end AND text IS NOT NULL"
-)
 
 
 def _delete(column: Column[Any], since: str, until: str) -> Delete:
@@ -182,17 +178,3 @@ def _bounds(day: date) -> dict[str, UUID | datetime]:
     ids, start = ids_of(day), begin_of_day(day)
     first, end = UUID(int=ids.start), UUID(int=ids.stop)
     return {"first_id": first, "end_id": end, "start": start, "end": start + _DAY}
-
-
-async def remove_texts(
-    engine: AsyncEngine, day: date, rows_at_a_time: int = ROWS_AT_A_TIME
-) -> None:
-    """Remove the stored texts of a day's predictions, of some of them at a time."""
-    ids = ids_of(day)
-    start, end = UUID(int=ids.start), UUID(int=ids.stop)
-    while start < end:
-        part = {"start": start, "end": end}
-        async with engine.begin() as connection:
-            next_ = await connection.scalar(NEXT_ID, {**part, "rows": rows_at_a_time})
-            start = next_ or end
-            await connection.execute(_REMOVE_TEXTS, {**part, "end": start})

@@ -11,7 +11,8 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.erasures import forget_tombstones
-from analytics.expired_days import delete_rows_of_day, drop_day, remove_texts
+from analytics.expired_days import delete_rows_of_day, drop_day
+from analytics.expired_texts import ExpiredTexts
 from analytics.partitions import begin_of_day, has_partition, make_partitions, partition_days
 from analytics.rollups import DROP_PARTITIONS, WRITERS_LOCK
 from core import metrics
@@ -63,8 +64,7 @@ class PartitionMaintenance(Background):
         self._retention_days = retention_days
         self._text_days = text_days
         self._admin_log_days = admin_log_days
-        # To look for texts in a day is to read all of it.
-        self._days_without_texts: set[date] = set()
+        self._texts = ExpiredTexts(engine)
 
     async def run(self, today: date, by_server: date | None = None) -> list[date]:
         """Create and drop the partitions that are due; return the days that were dropped.
@@ -106,17 +106,13 @@ class PartitionMaintenance(Background):
                     max(due),
                 )
             return []
-        await self._expire(agreed, present)
+        await self._expire(agreed)
         return [day for day in due if await self._drop(day)]
 
-    async def _expire(self, today: date, present: list[date]) -> None:
+    async def _expire(self, today: date) -> None:
         """Remove expired texts, tombstones and admin actions."""
         if self._text_days:
-            expired = today - timedelta(days=self._text_days)
-            for day in present:
-                if day < expired and day not in self._days_without_texts:
-                    await remove_texts(self._engine, day)
-                    self._days_without_texts.add(day)
+            await self._texts.remove(today - timedelta(days=self._text_days))
         async with self._engine.begin() as connection:
             if self._retention_days:
                 await forget_tombstones(

@@ -28,7 +28,8 @@ _IS_ATTACHED = text(
     "AND inhrelid IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS t (name))"
 )
 _PRESENT = text(
-    "SELECT c.oid::regclass::text AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds "
+    "SELECT c.oid::regclass::text AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds, "
+    "c.oid::bigint AS oid, pg_stat_get_tuples_inserted(c.oid) AS inserted "
     "FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
     "WHERE inhparent = 'predictions'::regclass ORDER BY 1"
 )
@@ -53,6 +54,9 @@ class Partition(NamedTuple):
 
     name: str
     ids: range | None
+    oid: int
+    # Rows, since its statistics were reset.
+    inserted: int
 
     @property
     def day(self) -> date | None:
@@ -141,7 +145,7 @@ async def has_partition(connection: AsyncConnection, first: date, end: date) -> 
     start, stop = ids_of(first).start, ids_of(end).start
     return any(
         ids is None or (ids.start < stop and start < ids.stop)
-        for _, ids in await partitions(connection)
+        for _, ids, *_ in await partitions(connection)
     )
 
 
@@ -162,7 +166,8 @@ async def uncovered_days(connection: AsyncConnection, days: Iterable[date]) -> l
 
 async def partitions(connection: AsyncConnection) -> list[Partition]:
     return [
-        Partition(row.name, _range_of(row.bounds)) for row in await connection.execute(_PRESENT)
+        Partition(row.name, _range_of(row.bounds), row.oid, row.inserted)
+        for row in await connection.execute(_PRESENT)
     ]
 
 

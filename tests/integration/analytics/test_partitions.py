@@ -18,13 +18,14 @@ from sqlalchemy import URL, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.expired_days import delete_rows_of_day, remove_texts
+from analytics.expired_days import delete_rows_of_day
+from analytics.expired_texts import ExpiredTexts
 from analytics.feedback.store import FeedbackStore
 from analytics.hash_keys import HashKeys
 from analytics.log.records import to_record
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
-from analytics.partitions import gaps, partition_days
+from analytics.partitions import gaps, partition_days, partitions
 from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
 from analytics.review.draw import ReviewDraws
@@ -196,9 +197,9 @@ async def test_texts_of_a_day_are_removed_some_at_a_time(engine: AsyncEngine) ->
         made = [make_prediction(f"{n}", created_at=day + timedelta(hours=1)) for n in range(35)]
         await LogWriter(engine).write([to_record(one, "full") for one in made], [])
     with changed_rows(engine, "predictions") as removed:
-        await remove_texts(engine, old.date(), rows_at_a_time=10)
+        await ExpiredTexts(engine, rows_at_a_time=10).remove(TODAY)
         # Also where no text is left, no statement has to look through all of the day.
-        await remove_texts(engine, old.date(), rows_at_a_time=10)
+        await ExpiredTexts(engine, rows_at_a_time=10).remove(TODAY)
     assert removed == [10, 10, 10, 5, 0, 0, 0, 0]
     async with engine.connect() as connection:
         left = await connection.scalars(text("SELECT created_at FROM predictions WHERE text <> ''"))
@@ -454,6 +455,83 @@ async def test_rows_in_a_default_partition_stay_there(engine: AsyncEngine) -> No
     assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
     assert await rows_of(engine, "rest") == 2
     assert await days(engine) == [TODAY + timedelta(days=n) for n in range(1, DAYS_AHEAD + 1)]
+
+
+async def bring_texts_back(engine: AsyncEngine) -> None:
+    """As the restore of a backup does: every partition is made anew, with all of its texts."""
+    async with engine.begin() as connection:
+        present = await connection.execute(
+            text(
+                "SELECT inhrelid::regclass::text, pg_get_expr(relpartbound, inhrelid) FROM "
+                "pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = "
+                "'predictions'::regclass"
+            )
+        )
+        for name, bounds in present.all():
+            for statement in (
+                f"CREATE TABLE made_anew (LIKE {name} INCLUDING ALL)",
+                f"INSERT INTO made_anew SELECT * FROM {name}",
+                "UPDATE made_anew SET text = 'from the backup' WHERE text IS NULL",
+                f"ALTER TABLE predictions DETACH PARTITION {name}",
+                f"DROP TABLE {name}",
+                f"ALTER TABLE made_anew RENAME TO {name}",
+                f"ALTER TABLE predictions ATTACH PARTITION {name} {bounds}",
+            ):
+                await connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    "bounds", [None, "DEFAULT", between(MIDNIGHT - 30 * DAY, MIDNIGHT + 30 * DAY)]
+)
+async def test_texts_that_a_restore_brings_back_are_removed_again(
+    engine: AsyncEngine, bounds: str | None
+) -> None:
+    if bounds is not None:
+        await partition(engine, "rest", bounds)
+    writer = PredictionWriter(engine, "full")
+    old = make_prediction("old", created_at=MIDNIGHT - 3 * DAY)
+    new = make_prediction("new", created_at=MIDNIGHT)
+    await writer.write([old, new])
+    await serve_before(engine, TODAY)
+    maintenance = PartitionMaintenance(engine, retention_days=0, text_days=2)
+    for _ in range(2):
+        await maintenance.run(TODAY)
+        assert await texts(engine) == [None, "new"]
+        await bring_texts_back(engine)
+        assert await texts(engine) == ["from the backup", "new"]
+    await maintenance.run(TODAY + DAY)
+    assert await texts(engine) == [None, "new"]
+    await serve_before(engine, TODAY + 3 * DAY)
+    await maintenance.run(TODAY + 3 * DAY)
+    assert await texts(engine) == [None, None]
+
+
+async def test_texts_that_a_machine_with_another_setting_adds_to_an_old_day_are_removed(
+    engine: AsyncEngine,
+) -> None:
+    maintenance = PartitionMaintenance(engine, retention_days=0, text_days=2)
+    for late in range(2):
+        made = make_prediction(f"{late}", created_at=MIDNIGHT - 3 * DAY)
+        await PredictionWriter(engine, "full").write([made])
+        await serve_before(engine, TODAY)
+        await until_counted(engine, late + 1)
+        await maintenance.run(TODAY)
+        assert set(await texts(engine)) == {None}
+
+
+async def until_counted(engine: AsyncEngine, rows: int) -> None:
+    """Return once PostgreSQL's statistics have so many predictions: they follow a second later."""
+    while True:
+        async with engine.connect() as connection:
+            if sum(found.inserted for found in await partitions(connection)) >= rows:
+                return
+        await asyncio.sleep(0.05)
+
+
+async def texts(engine: AsyncEngine) -> list[str | None]:
+    async with engine.connect() as connection:
+        found = await connection.scalars(text("SELECT text FROM predictions ORDER BY id"))
+        return list(found)
 
 
 @pytest.fixture
