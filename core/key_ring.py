@@ -8,9 +8,11 @@ import os
 import time
 from codecs import BOM_UTF8
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from core.api_keys import ApiKey, find_key, parse_key_file
+from core.atomic_file import write_atomically
 from core.background import Background
 from core.errors import describe_error
 from core.other_writers import check_owners, check_replaceable, writers
@@ -27,12 +29,22 @@ class KeyRing(Background):
     """Finds the key of a request. Every API process watches the file for itself.
 
     Of a file with invalid lines, the others count: a line that is gone always revokes its key. A
-    file that cannot be read changes nothing.
+    file that cannot be read changes nothing, also not for a process that replaces another one: the
+    content that counted is kept.
     """
 
-    def __init__(self, configured: Sequence[ApiKey] = (), file: Path | None = None) -> None:
+    def __init__(
+        self,
+        configured: Sequence[ApiKey] = (),
+        file: Path | None = None,
+        *,
+        kept: Path | None = None,
+    ) -> None:
+        """`kept` is the file that keeps the content of `file`, which has hashes and no keys."""
         self._configured = tuple(configured)
         self._file = file
+        self._kept = kept
+        self._is_kept = False
         self._content: bytes | None = None  # that counts now
         self._next_content: bytes | None = None  # of the last read
         self._error = ""
@@ -56,6 +68,8 @@ class KeyRing(Background):
         if self._file is not None:
             for _ in range(2):
                 self.refresh(self._file)
+            if self._content is None:
+                self._restore(self._file)
             super().start()
 
     def refresh(self, file: Path) -> None:
@@ -70,8 +84,28 @@ class KeyRing(Background):
         self._error = ""
         is_settled, self._next_content = content == self._next_content, content
         if is_settled and content != self._content:
-            self._content = content
+            self._content, self._is_kept = content, False
             self._apply(content.decode(errors="replace"))
+        if is_settled and not self._is_kept:
+            self._keep(file, content)
+
+    def _keep(self, file: Path, content: bytes) -> None:
+        """Write the content down, or remove what was there: a key may be revoked since."""
+        if self._kept is None:
+            return
+        with suppress(OSError):
+            try:
+                write_atomically(self._kept, _origin(file) + content)
+                self._is_kept = True
+            except OSError:
+                self._kept.unlink()
+
+    def _restore(self, file: Path) -> None:
+        """Apply what was written down, unless it is of another file."""
+        with suppress(OSError, ValueError):
+            content = read_key_file(self._kept) if self._kept is not None else b""
+            if content.startswith(_origin(file)):
+                self._apply(content.decode(errors="replace"))
 
     def _apply(self, text: str) -> None:
         of_file, faults = parse_key_file(text)
@@ -93,6 +127,11 @@ class KeyRing(Background):
         while self._file is not None:
             await asyncio.sleep(POLL_SECONDS)
             await asyncio.to_thread(self.refresh, self._file)
+
+
+def _origin(file: Path) -> bytes:
+    """The first line of what is kept of a file: a comment."""
+    return b"# %s\n" % os.fsencode(repr(str(file.absolute())))
 
 
 def read_key_file(file: Path) -> bytes:

@@ -73,7 +73,11 @@ class ServingProcess:
         """Set up logs and supervision."""
         self._settings = settings
         self._runners = runners
-        self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
+        self._keys = KeyRing(
+            settings.known_keys(),
+            settings.api_keys_file,
+            kept=settings.data_folder / "api_keys.kept",
+        )
         self._apis: Mapping[str, PostApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)

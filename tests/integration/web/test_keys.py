@@ -124,6 +124,63 @@ async def test_file_that_is_gone_or_open_to_all_changes_nothing_and_opens_nothin
         assert (await one.get("/admin/keys", ADMIN)).status_code == 401
 
 
+@pytest.mark.parametrize("fault", ["gone", "open to all", "a folder"])
+async def test_process_that_replaces_another_has_its_keys_though_the_file_cannot_be_read(
+    redis: Redis, tmp_path: Path, fault: str
+) -> None:
+    file, kept = tmp_path / "keys", tmp_path / "data" / "kept"
+
+    def made(file: Path = file) -> Worker:
+        one = worker(redis)
+        one.keys = KeyRing([], file, kept=kept)
+        return one
+
+    file.write_text(f"{ADMIN_KEY.entry()}\n{SHOP_KEY.entry()}\n")
+    async with made().serving(), made().serving():
+        # The shop's key is revoked before the file breaks.
+        file.write_text(f"{ADMIN_KEY.entry()}\n")
+        await until(lambda: SHOP_KEY.sha256 not in kept.read_text())
+        match fault:
+            case "gone":
+                file.unlink()
+            case "open to all":
+                file.chmod(0o666)
+            case "a folder":
+                file.unlink()
+                file.mkdir()
+        new, other = made(), made(tmp_path / "other")
+        async with new.serving(), other.serving():
+            assert (names(new), names(other)) == (["root"], [])
+            assert (await new.get("/admin/keys", ADMIN)).status_code == 200
+            if fault == "a folder":
+                file.rmdir()
+            mended = tmp_path / "mended"
+            mended.write_text(f"{SHOP_KEY.entry()}\n")
+            mended.replace(file)
+            await until(lambda: names(new) == ["shop"])
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+async def test_revoked_key_is_not_kept_where_nothing_can_be_written(
+    redis: Redis, tmp_path: Path
+) -> None:
+    file, kept = tmp_path / "keys", tmp_path / "data" / "kept"
+    file.write_text(f"{ADMIN_KEY.entry()}\n")
+    one = worker(redis)
+    one.keys = KeyRing([], file, kept=kept)
+    async with one.serving():
+        assert kept.exists()
+        # What is written down goes through a file of this name.
+        in_the_way = kept.with_suffix(f".{os.getpid()}")
+        in_the_way.mkdir()
+        file.write_text("# nobody\n")
+        await until(lambda: names(one) == [])
+        assert not kept.exists()
+        in_the_way.rmdir()
+        await until(kept.exists)
+    assert ADMIN_KEY.sha256 not in kept.read_text()
+
+
 async def test_pipe_in_the_place_of_the_file_changes_nothing_and_keeps_no_one_waiting(
     redis: Redis, tmp_path: Path
 ) -> None:
