@@ -88,7 +88,8 @@ class ShipperSupervisor(Background):
     async def _run(self) -> None:
         with closing(FolderLock(self._folder / LOCK)) as lock:
             while True:
-                if lock.acquire():
+                # In a thread: a disk that stands still keeps whoever makes a folder or a file.
+                if await asyncio.to_thread(lock.acquire):
                     await self._run_shipper(lock)
                     await asyncio.sleep(RESTART_SECONDS)
                 else:
@@ -104,7 +105,7 @@ class ShipperSupervisor(Background):
         ended = asyncio.ensure_future(process.wait())
         try:
             while not ended.done():
-                if not lock.acquire():
+                if not await asyncio.to_thread(lock.acquire):
                     logger.error("%s was deleted; another process ships the spool", self._folder)
                     return
                 if heart.has_stopped():
@@ -175,6 +176,7 @@ class FolderLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
+        self._is_closed = False
 
     def acquire(self) -> bool:
         """Whether this process has the lock, perhaps since an earlier call.
@@ -184,17 +186,23 @@ class FolderLock:
         """
         if self._file is not None and is_at(self._file, self._path):
             return True
-        self.close()
+        self._release()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = open(self._path, "ab", opener=open_private)  # noqa: SIM115  held until `close`
         if try_lock(file) and is_at(file, self._path):
             self._file = file
+            if self._is_closed:
+                self._release()
             return True
         file.close()
         return False
 
     def close(self) -> None:
-        """Release the lock."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Release the lock, also if another thread is about to get it."""
+        self._is_closed = True
+        self._release()
+
+    def _release(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()

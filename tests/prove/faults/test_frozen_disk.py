@@ -1,0 +1,66 @@
+"""A disk that stands still, as at a snapshot, stops no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from analytics.log.shipper_supervisor import LOCK, FolderLock, ShipperSupervisor
+
+FROZEN_SECONDS = 4.0
+DISK_BYTES = 32 * 2**20
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    folder.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def frozen(disk: Path) -> Iterator[None]:
+    """By another thread it goes on: this one may wait for the disk."""
+    goes_on = threading.Timer(FROZEN_SECONDS, subprocess.run, [["fsfreeze", "--unfreeze", disk]])
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    goes_on.start()
+    try:
+        yield
+    finally:
+        goes_on.join()
+
+
+async def longest_pause_seconds(seconds: float) -> float:
+    """The longest time between two turns of the event loop."""
+    longest, end = 0.0, time.monotonic() + seconds
+    while (begun := time.monotonic()) < end:
+        await asyncio.sleep(0.05)
+        longest = max(longest, time.monotonic() - begun)
+    return longest
+
+
+async def test_process_that_waits_for_the_lock_of_a_spool_goes_on(disk: Path) -> None:
+    spool = disk / "spool"
+    with closing(FolderLock(spool / LOCK)) as lock:
+        assert lock.acquire()
+        supervisor = ShipperSupervisor(spool)
+        supervisor.start()
+        with frozen(disk):
+            assert await longest_pause_seconds(FROZEN_SECONDS) < FROZEN_SECONDS / 2
+        await supervisor.stop()
