@@ -219,7 +219,8 @@ class ServingProcess:
         has_api = self._has_api(services)
         environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
-        return {**environment_of_workers(Settings.model_fields), **environment}
+        keys = self._settings.hash_keys()
+        return {**environment_of_workers(Settings.model_fields, hash_keys=keys), **environment}
 
 
 def _is_local(runner_url: str) -> bool:

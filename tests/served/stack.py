@@ -106,6 +106,8 @@ def stack_in(
         redis_url = running_redis.enter_context(embedded_redis(redis, max_memory=MAX_MEMORY))
         to_postgres = Cable(Path(str(database_url.query["host"])) / SOCKET)
         running.enter_context(to_postgres.listening(folder / SOCKET))
+        hash_keys = folder / "hash_keys"
+        hash_keys.write_text(f"{'k' * 32}\n")
         to_redis, cable_port = Cable(Path(urlsplit(redis_url).path)), free_port()
         running.enter_context(to_redis.listening(cable_port))
         bento = running.enter_context(
@@ -121,9 +123,12 @@ def stack_in(
                 DRAIN_SECONDS="1",
                 # As in an image, where BentoML by itself replaces no worker.
                 BENTOML_CONTAINERIZED="true",
+                LOG_HASH_KEY_FILE=str(hash_keys),
                 **environment,  # type: ignore[arg-type]  # it may hold no `port`
             )
         )
+        # Only a start reads it, and no process that replaces another one.
+        hash_keys.unlink()
         spool = folder / "data" / "spool"
         yield Stack(
             bento, postgres, running_postgres, to_postgres, redis, running_redis, to_redis, spool,

@@ -63,6 +63,35 @@ def test_a_process_of_a_start_reads_no_file_again(
     assert environment_of_workers(NAMES, {READ_ALREADY: "1"}, file) == {READ_ALREADY: "1"}
 
 
+def settings_of(environment: dict[str, str], file: Path) -> Settings:
+    """The settings of a process with no other variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.lower() in NAMES:
+                patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Settings(_env_file=None if READ_ALREADY in environment else file)
+
+
+@pytest.mark.parametrize("name", ["LOG_HASH_KEY_FILE", "log_hash_key_file"])
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_a_process_of_a_start_does_not_read_the_file_of_the_logs_keys_again(
+    name: str, file: Path, tmp_path: Path, *, is_in_file: bool
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{'a' * 32}\n{'b' * 32}\n")
+    environment = {}
+    if is_in_file:
+        file.write_text(f"{name}={keys}\n", encoding="utf-8")
+    else:
+        environment[name] = str(keys)
+    expected = settings_of(environment, file).hash_keys()
+    added = environment_of_workers(NAMES, environment, file, hash_keys=expected)
+    keys.unlink()
+    assert settings_of(environment | added, file).hash_keys() == expected == (b"a" * 32, b"b" * 32)
+
+
 LINES = st.lists(
     st.tuples(
         st.sampled_from(["AB_SALT", "ab_salt", "Otel_Service_Name", "PORT", "CORS_ORIGINS"]),
@@ -80,16 +109,10 @@ def test_workers_have_the_settings_that_the_start_has(
     file.write_text("".join(f"{name}={value}\n" for name, value in lines), ENCODING)
 
     def read(environment: dict[str, str]) -> dict[str, object] | str:
-        with pytest.MonkeyPatch.context() as patch:
-            for name in list(os.environ):
-                if name.lower() in NAMES:
-                    patch.delenv(name)
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            try:
-                return Settings(_env_file=file).model_dump()
-            except ValueError as error:
-                return str(error)
+        try:
+            return settings_of(environment, file).model_dump()
+        except ValueError as error:
+            return str(error)
 
     environment = {name.upper(): value for name, value in given_lines}
     with pytest.MonkeyPatch.context() as patch:
