@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from uuid import UUID
 
 from core.errors import InvalidRequest, UnavailableError
+from core.full_disk import NO_ROOM
 from datafiles.chunks import InvalidInput
 from scoring.journal import CannotResume
 from scoring.spare_scorer import ModelChanged
@@ -38,7 +38,7 @@ def why_it_waits(error: Exception) -> str | None:
             return error.detail
         case ModelChanged() | CannotResume(changed=("models",)):
             return "A model was replaced, and the job begins again with the new one"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
+        case OSError(errno=number) if number in NO_ROOM:
             return "The disk is full"
     return None
 

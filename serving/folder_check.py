@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
 import stat
@@ -10,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from core.full_disk import FULL_DISK
 from core.other_writers import check_replaceable, replacers, writers
 from serving.machine_check import this_user
 
@@ -42,7 +42,6 @@ BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
 # that it makes below the folder of temporary files:
 MAX_SOCKET_BYTES = 102
 LONGEST_SOCKET = "bentoml-uds-xxxxxxxx/140737488355328.sock"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def data_folder_problem(folder: Path) -> str | None:
@@ -210,6 +209,6 @@ def _write_problem(folder: Path) -> str | None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             return f"{folder} cannot be written to by {this_user()} ({error.strerror})"
     return None

@@ -31,6 +31,7 @@ from analytics.log.segments import (
 )
 from core import metrics
 from core.background import Failures
+from core.full_disk import FULL_DISK
 from core.private_files import open_private, open_regular
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -198,7 +199,7 @@ class Spool:
             # The segment may hold half a line, so nothing more is written to it.
             if self._segment is not None:
                 self._complete_segment()
-            if error.errno != errno.ENOSPC or not self._drop_oldest():
+            if error.errno not in FULL_DISK or not self._drop_oldest():
                 raise
             self._append(data)
         else:

@@ -102,7 +102,7 @@ async def find_fastest(tag: str, settings: Settings) -> EngineName | None:
             if not timed:
                 return None
             speeds = {**speeds, **timed}
-            _speeds_file(model, settings.data_folder).save(speeds)
+            await asyncio.to_thread(_speeds_file(model, settings.data_folder).save, speeds)
             logger.info("%s: texts a second by batch are %s", tag, _as_text(timed))
     return fastest_engine(names, speeds)
 
@@ -117,7 +117,7 @@ def _as_text(speeds: EngineSpeeds) -> str:
 @asynccontextmanager
 async def _one_at_a_time(folder: Path) -> AsyncIterator[None]:
     """Wait until no other runner of this host measures: each would slow the other down."""
-    lock = _open_lock(folder)
+    lock = await asyncio.to_thread(_open_lock, folder)  # the disk may stand still
     with lock or nullcontext():
         while lock is not None:
             try:

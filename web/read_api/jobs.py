@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from core.errors import (
     StorageFull,
     invalid_field,
 )
+from core.full_disk import NO_ROOM
 from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
 from core.request_context import RequestContext, context_of
 from core.types import LongText
@@ -35,7 +35,6 @@ from web.read_api.uploads import Arrivals, UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A caller may not have more; those of all callers may be very many.
 MAX_LISTED = 1_000
 NEEDS_PYARROW = (
@@ -246,7 +245,7 @@ def _refusals() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise invalid_field("file", NEEDS_PYARROW) from error
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise StorageFull("The disk is full", retry_after_seconds=60) from error
         raise
     except ValueError as error:  # it cannot be read as the request says
