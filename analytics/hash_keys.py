@@ -42,6 +42,7 @@ class HashKeys:
         # Keys that are in no setting any more: no hash can be compared with theirs.
         self.unknown: tuple[int, ...] = ()
         self.current = FIRST_KEY
+        self.current_since = datetime.min.replace(tzinfo=UTC)
         # Whether no row of an earlier release is left without a key.
         self.is_converted = False
 
@@ -92,6 +93,8 @@ class HashKeys:
         self.unknown = tuple(row.id for row in rows if row.id not in self._secrets)
         newest = next(iter(configured), None)
         self.current = kept if newest is None else id_of.get(newest, kept)
+        created = {row.id: row.created_at for row in rows}
+        self.current_since = created.get(self.current, self.current_since)
         unfinished = select(func.count()).where(hash_conversions.c.finished_at.is_(None))
         self.is_converted = (await connection.execute(unfinished)).scalar_one() == 0
         return configured.keys() <= id_of.keys()

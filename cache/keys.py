@@ -6,7 +6,6 @@ row of a prediction leads to its cached answers when a person asks for the delet
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from secrets import token_bytes
 
 from core.keyed_hash import keyed_hash, text_digest
@@ -36,32 +35,19 @@ class CacheKeys:
         another answer than its beginning. `refuse` has the answers of `truncate`, to texts that
         are short enough.
         """
-        cut, whole = keys_of_hash(version, revision, keyed_hash(self.secret, text_digest(text)))
-        return whole if long_text == "windows" else cut
+        hash_ = keyed_hash(self.secret, text_digest(text)).hex()
+        key = f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_}"
+        return key + _WINDOWS if long_text == "windows" else key
 
 
-def keys_of_hash(version: str, revision: str, hash_: bytes) -> tuple[str, str]:
-    """The keys of the beginning and of the windows of a text whose keyed hash is known."""
-    cut = f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_.hex()}"
-    return cut, cut + _WINDOWS
+def digests_of(text: str) -> list[bytes]:
+    """What releases before `SCHEMA_VERSION` 3 had in their keys: nobody's HMAC."""
+    return [text_digest(text), text_digest(f"windows\0{text}")]
 
 
-def keys_of(
-    models: Iterable[tuple[str, str]], hashes: Collection[bytes], text: str | None
-) -> list[str]:
-    """The keys of all answers to texts, by the versions and revisions of models.
-
-    With the `text` itself, also the keys that releases before `SCHEMA_VERSION` 3 made.
-    """
-    digests = [] if text is None else [text_digest(text), text_digest(f"windows\0{text}")]
-    return [
-        key
-        for version, revision in models
-        for key in (
-            *(key for hash_ in hashes for key in keys_of_hash(version, revision, hash_)),
-            *(f"{PREFIX}2:{version}:{revision}:{digest.hex()}" for digest in digests),
-        )
-    ]
+def hash_of(key: str) -> str:
+    """The hash of the text, in hexadecimal digits, in a key of this or an earlier release."""
+    return key.rpartition(":")[2].removesuffix(_WINDOWS)
 
 
 def revision_of(key: str) -> str:

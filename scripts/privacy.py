@@ -113,7 +113,7 @@ def erase(
             actor,
             spool=settings.spool_folder(),
         )
-        return counts, await forget_cached(engine, settings, selector, found)
+        return counts, await forget_cached(settings, selector, found)
 
     if not dry_run and not yes:
         typer.confirm(f"Delete the data of this {selector.kind} for ever?", abort=True, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,12 +13,15 @@ from sqlalchemy import ColumnElement, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.hash_keys import HashKeys
-from analytics.tables import comparisons, experiments, model_versions, predictions
+from analytics.tables import comparisons, experiments, predictions
 from core.errors import InvalidRequest
 from core.input_text import Subject, refuse_unusable
 from core.keyed_hash import COMPARISON_SALT, subject_digest, text_digest
+from core.uuid7 import time_of
 
 Kind = Literal["subject", "text", "prediction"]
+# By the newest key of the log's hashes, once all API processes know it.
+CACHE_FOLLOWS_WITHIN = timedelta(minutes=1)
 # A statement with more ids would take long to plan.
 IDS_AT_A_TIME = 1_000
 _SALTS = text("SELECT DISTINCT policy ->> 'salt' AS salt FROM rollout_policies")
@@ -73,6 +77,9 @@ class Selection:
     comparisons: set[UUID] = field(default_factory=set)
     # The hashes of the predictions' texts: compared texts and cached answers have them too.
     text_hashes: set[bytes] = field(default_factory=set)
+    # When the last of them was made whose text the cache may know by another hash, or by one that
+    # the log does not have: compared texts keep the hash key that their models began with.
+    last_without_cached_hash: datetime | None = None
     # The policies whose `overrides` name the subject; they belong to the log of admin actions.
     policies: list[int] = field(default_factory=list)
 
@@ -86,7 +93,7 @@ async def select_data(
     """
     found = await identify(connection, selector, salts)
     found.hashes = [*found.digests, *hashes.all_hashes(found.digests)]
-    await _add_predictions(connection, selector, found)
+    await _add_predictions(connection, hashes, selector, found)
     return found
 
 
@@ -110,23 +117,33 @@ async def identify(
 
 
 async def _add_predictions(
-    connection: AsyncConnection, selector: Selector, found: Selection
+    connection: AsyncConnection, hashes: HashKeys, selector: Selector, found: Selection
 ) -> None:
-    rows = await connection.execute(
-        select(predictions.c.id, predictions.c.text_sha256).where(_condition(selector, found))
-    )
-    texts = {row.id: row.text_sha256 for row in rows}
-    found.predictions |= texts.keys()
+    columns = predictions.c
+    all_ = select(columns.id, columns.text_sha256, columns.hash_key_id)
+    rows = {
+        row.id: row for row in await connection.execute(all_.where(_condition(selector, found)))
+    }
+    found.predictions |= rows.keys()
     await _add_compared(connection, found)
     # The other prediction of a comparison is of the same text.
-    for ids in in_parts(sorted(found.predictions - texts.keys())):
-        others = select(predictions.c.id, predictions.c.text_sha256)
-        rows = await connection.execute(others.where(predictions.c.id.in_(ids)))
-        texts |= {row.id: row.text_sha256 for row in rows}
-    found.predictions = set(texts)
-    found.text_hashes = {hash_ for hash_ in texts.values() if hash_ is not None}
+    for ids in in_parts(sorted(found.predictions - rows.keys())):
+        others = await connection.execute(all_.where(columns.id.in_(ids)))
+        rows |= {row.id: row for row in others}
+    found.predictions = set(rows)
+    found.text_hashes = {row.text_sha256 for row in rows.values()} - {None}
     if selector.kind == "text":
-        found.text_hashes |= set(found.hashes)
+        found.text_hashes |= set(found.hashes)  # also by the key that the cache has
+        return
+    begin = hashes.current_since + CACHE_FOLLOWS_WITHIN
+    found.last_without_cached_hash = max(
+        (
+            time_of(id_)
+            for id_, row in rows.items()
+            if row.text_sha256 is None or row.hash_key_id != hashes.current or time_of(id_) < begin
+        ),
+        default=None,
+    )
 
 
 def _condition(selector: Selector, found: Selection) -> ColumnElement[bool]:
@@ -155,10 +172,3 @@ async def _add_compared(connection: AsyncConnection, found: Selection) -> None:
 
 def in_parts(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
     return (ids[start : start + IDS_AT_A_TIME] for start in range(0, len(ids), IDS_AT_A_TIME))
-
-
-async def served_models(connection: AsyncConnection) -> list[tuple[str, str]]:
-    """The version and revision of every model that has answered."""
-    columns = model_versions.c
-    rows = await connection.execute(select(columns.version, columns.revision).distinct())
-    return [(version, revision) for version, revision in rows]

@@ -34,8 +34,9 @@ from analytics.privacy.erase import MOST_AHEAD, Actor, Erasure, erase, find
 from analytics.privacy.export import export_data
 from analytics.privacy.selection import Kind, Selector
 from cache.keys import CacheKeys
+from core.keyed_hash import COMPARISON_SALT, subject_digest
 from core.settings import get_settings
-from core.types import Comparison
+from core.types import Comparison, Prediction
 from core.uuid7 import new_id
 from scripts.privacy import app, selector_of
 from tests.database import fetch, run_sql, scalar
@@ -407,6 +408,8 @@ async def stored(engine: AsyncEngine, redis: Redis) -> None:
     keys = CacheKeys(hashes.current_secret)
     for sample in ("mine", "yours"):
         await redis.set(keys.key("v1", "v1-revision", sample), "an answer")
+    # Of a model that has answered trials alone, which nothing records.
+    await redis.set(keys.key("v2", "tried", "mine", "windows"), "an answer")
     old = hashlib.sha256(b"mine").hexdigest()
     await redis.set(f"sentiment:2:v1:v1-revision:{old}", "an answer of an earlier release")
 
@@ -418,15 +421,52 @@ async def test_command_erases_from_postgresql_and_redis(engine: AsyncEngine, red
     dry = await run("erase", "--text", "mine", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
     assert json.loads(dry.stdout)["predictions"] == 1
-    assert (await redis.dbsize(), len(await left(engine))) == (3, 2)
+    assert (await redis.dbsize(), len(await left(engine))) == (4, 2)
     refused = await run("erase", "--text", "mine", stdin="n\n")
     assert (refused.exit_code, len(await left(engine))) == (1, 2)
     done = await run("erase", "--text", "-", "--json", "--yes", stdin="mine\n")
     assert done.exit_code == 0, done.output
     numbers = json.loads(done.stdout)
-    assert (numbers["dry_run"], numbers["predictions"], numbers["cached_answers"]) == (False, 1, 2)
+    assert (numbers["dry_run"], numbers["predictions"], numbers["cached_answers"]) == (False, 1, 3)
     assert (await redis.dbsize(), len(await left(engine))) == (1, 1)
     assert (await run("erase", "--text", "mine", "--yes")).exit_code == 0
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("kind", ["subject", "prediction"])
+@pytest.mark.parametrize(("hours_ago", "kept"), [(1, 0), (25, 2)])
+async def test_command_empties_the_cache_that_has_a_compared_text_by_a_newer_key(
+    engine: AsyncEngine, redis: Redis, kind: Kind, hours_ago: int, kept: int
+) -> None:
+    """The log hashes the texts of two models by the key that their comparison began with."""
+    at = datetime.now(UTC) - timedelta(hours=hours_ago)
+    first, mine = compared("first", "", at), compared("mine", "me", at)
+    await PredictionWriter(engine).write(first[:2], [first[2]])
+    async with engine.begin() as connection:
+        await add_key(connection)
+    await PredictionWriter(engine).write(mine[:2], [mine[2]])
+    hashes = HashKeys()
+    await hashes.refresh(engine)
+    for sample in ("mine", "yours"):
+        key = CacheKeys(hashes.current_secret).key("v1", "v1-revision", sample)
+        await redis.set(key, "an answer")
+    await redis.set("not-of-the-cache", "stays")
+    value = "me" if kind == "subject" else str(mine[0].id)
+    done = await sentiment_privacy_in_thread("erase", f"--{kind}", value, "--yes", "--json")
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert (numbers["predictions"], numbers["cached_answers"]) == (2, 2 - kept)
+    assert await redis.dbsize() == 1 + kept
+
+
+def compared(sample: str, subject: str, at: datetime) -> tuple[Prediction, Prediction, Comparison]:
+    """A text's predictions by both versions, and their comparison."""
+    key = subject_digest(subject, COMPARISON_SALT) if subject else None
+    v1, v2 = (
+        replace(make_prediction(sample, created_at=at, version=version), subject_key=key)
+        for version in ("v1", "v2")
+    )
+    return v1, v2, Comparison(new_id(at), at, v1, v2)
 
 
 async def sentiment_privacy_in_thread(*arguments: str, stdin: str | None = None) -> Result:
