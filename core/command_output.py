@@ -101,11 +101,6 @@ def print_document(document: Any, file: TextIO | None = None) -> None:
     print(json.dumps(values, indent=2, ensure_ascii=not is_utf8), file=file, flush=True)
 
 
-def is_json_wanted() -> bool:
-    """Whether the command that runs has `--json`."""
-    return _document_file.get() is not None
-
-
 def note(message: str) -> None:
     """Print a remark on stderr, in one line."""
     stderr.print(printable(message))
