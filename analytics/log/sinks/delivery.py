@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.sinks.cursor import Batch, Cursor
 from analytics.log.sinks.outbox import Found, Outbox, Position
-from analytics.log.sinks.rows import Row, StillOpen, count_committed, read_rows
+from analytics.log.sinks.rows import Row, StillOpen, count_committed, gone_among, read_rows
 from core import metrics
 from core.background import run_in_background
 from core.postgres import DATABASE_FAILURES, describe_failure
@@ -28,6 +29,8 @@ FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 60.0
 # A sink has the rows of a batch in memory several times.
 MAX_BATCH_CHARACTERS = 4 << 20
+# What is sent so long after it was read may be erased by then.
+FRESH_SECONDS = 1.0
 # A sink may ask for a longer pause, up to this.
 MAX_RETRY_AFTER_SECONDS = 3_600.0
 # With the longest pause between retries, a log line in about ten minutes.
@@ -47,10 +50,15 @@ class SinkRefuses(SinkUnavailable):
 
 
 class Delivered(NamedTuple):
-    """The result of a delivery: what the sink has taken, and what it will never take."""
+    """The result of a delivery: what the sink has taken, will never take, and need not any more."""
 
     taken: int
     refused: int = 0
+    gone: int = 0
+
+
+# Which of some ids were erased since the rows of the batch were read; asked before each request.
+GoneAmong = Callable[[Iterable[str]], Awaitable[set[str]]]
 
 
 class Sink(Protocol):
@@ -61,7 +69,7 @@ class Sink(Protocol):
     # Whether a repeated batch has to have the same predictions, so that it replaces the first.
     keeps_batches: bool
 
-    async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
+    async def deliver(self, name: str, rows: Sequence[Row], gone_among: GoneAmong) -> Delivered:
         """Hand a batch on; a repeated delivery of a batch has the same name.
 
         Raises:
@@ -192,9 +200,18 @@ class SinkDelivery:
         return batch, records
 
     async def _deliver(self, batch: Batch, records: Sequence[Found]) -> None:
+        read_at = time.monotonic()
         rows, gone = await read_rows(self._engine, records)
-        result = await self._sink.deliver(batch.name, rows) if rows else Delivered(0)
-        metrics.sink_gone.labels(self.name).inc(gone)
+
+        async def gone_since(ids: Iterable[str]) -> set[str]:
+            if time.monotonic() - read_at < FRESH_SECONDS:
+                return set()
+            return await gone_among(self._engine, ids)
+
+        result = Delivered(0)
+        if rows:
+            result = await self._sink.deliver(batch.name, rows, gone_since)
+        metrics.sink_gone.labels(self.name).inc(gone + result.gone)
         metrics.sink_delivered.labels(self.name).inc(result.taken)
         metrics.sink_lost.labels(self.name).inc(result.refused)
         self.delivered += result.taken

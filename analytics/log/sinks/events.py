@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from analytics.log.batch_size import BatchSize
-from analytics.log.sinks.delivery import Delivered, SinkRefuses, SinkUnavailable
+from analytics.log.sinks.delivery import Delivered, GoneAmong, SinkRefuses, SinkUnavailable
 from analytics.log.sinks.rows import Row
 from core.types import SinkName
 
@@ -72,11 +72,15 @@ class EventsSink:
         self._headers = authorization(token)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        # Of the batch that is being delivered.
+        self._gone: set[str] = set()
+        self._gone_among: GoneAmong
         # Of a request: a link may be too slow for a whole batch.
         self._size = BatchSize(BATCH_EVENTS, BATCH_EVENTS)
 
-    async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
+    async def deliver(self, name: str, rows: Sequence[Row], gone_among: GoneAmong) -> Delivered:
         del name  # the receiver knows an event by its id
+        self._gone, self._gone_among = set(), gone_among
         events = [self._event(row) for row in rows]
         post = self._post_batches if self._mode == "batch" else self._post_each
         try:
@@ -86,12 +90,13 @@ class EventsSink:
                 refused = await post([event for event in events if event["id"] in refused])
         except _NotInTime:
             raise SinkUnavailable("the receiver does not answer in time") from None
-        if len(refused) == len(events):
+        left = len(events) - len(self._gone)
+        if refused and len(refused) == left:
             # Perhaps it would take others; a bad event alone must not stand for all.
             raise SinkRefuses(f"the receiver refuses all events: {next(iter(refused.values()))}")
         for id_, reason in refused.items():
             logger.error("the receiver refuses the event %s, which is given up: %s", id_, reason)
-        return Delivered(len(events) - len(refused), len(refused))
+        return Delivered(left - len(refused), len(refused), len(self._gone))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -127,6 +132,9 @@ class EventsSink:
 
     async def _post_batch(self, events: Sequence[dict[str, Any]]) -> dict[str, str]:
         """Post the events, halves of them if they are refused; the refused ones with the reason."""
+        events = await self._present(events)
+        if not events:
+            return {}
         body = orjson.dumps(events, option=_OPTIONS)
         try:
             await self._post(body, "application/cloudevents-batch+json")
@@ -143,6 +151,8 @@ class EventsSink:
 
         async def post(event: dict[str, Any]) -> str | None:
             async with places:
+                if not await self._present([event]):
+                    return None
                 try:
                     body = orjson.dumps(event, option=_OPTIONS)
                     await self._post(body, "application/cloudevents+json")
@@ -158,6 +168,12 @@ class EventsSink:
         ids = (event["id"] for event in events)
         outcomes = zip(ids, results, strict=True)
         return {id_: reason for id_, reason in outcomes if isinstance(reason, str)}
+
+    async def _present(self, events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """The events whose predictions are not erased: the batch may be under way for minutes."""
+        gone = await self._gone_among(event["id"] for event in events)
+        self._gone |= gone
+        return [event for event in events if event["id"] not in gone]
 
     async def _post(self, body: bytes, content_type: str) -> None:
         if self._session is None:

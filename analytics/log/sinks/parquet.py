@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from analytics.log.sinks.delivery import Delivered, SinkUnavailable
+from analytics.log.sinks.delivery import Delivered, GoneAmong, SinkUnavailable
 from analytics.log.sinks.rows import Row
 from core.atomic_file import fsync_folder
 from core.errors import describe_error
@@ -74,10 +74,12 @@ class ParquetSink:
         self._put_times = 1
         self._writing: asyncio.Future[None] | None = None
 
-    async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
+    async def deliver(self, name: str, rows: Sequence[Row], gone_among: GoneAmong) -> Delivered:
         # A folder that hangs keeps its thread. No second one joins it, so nothing piles up.
         if self._writing is not None:
             await asyncio.wait({self._writing})
+            gone = await gone_among(row["id"] for row in rows)
+            rows = [row for row in rows if row["id"] not in gone]
         self._writing = _in_thread(partial(self._write, name, rows))
         try:
             await asyncio.shield(self._writing)

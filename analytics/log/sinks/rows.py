@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
@@ -17,6 +18,9 @@ _STORED = sql.load("stored_by_transaction")
 _OUTCOMES = sql.load("transaction_outcomes")
 _ROWS = sql.load("handed_on_predictions")
 _NUMBER = sql.load("transaction_number")
+_PRESENT = text(
+    "SELECT id::text FROM predictions WHERE id = ANY(:ids) AND id BETWEEN :first AND :last"
+)
 
 Row = dict[str, Any]
 # Of one query, each of which has its own time: over a slow link all of a batch would need more.
@@ -82,6 +86,13 @@ async def read_rows(engine: AsyncEngine, records: Sequence[Found]) -> tuple[list
             some = await connection.execute(_ROWS, _ids(ids[first : first + each]))
             rows += map(dict, some.mappings())
     return rows, len(ids) - len(rows)
+
+
+async def gone_among(engine: AsyncEngine, ids: Iterable[str]) -> set[str]:
+    """Those of some ids that PostgreSQL has no more. Raises DATABASE_FAILURES: it is away."""
+    asked = set(ids)
+    async with timed("select"), engine.connect() as connection:
+        return asked.difference(await connection.scalars(_PRESENT, _ids(sorted(map(UUID, asked)))))
 
 
 async def count_committed(engine: AsyncEngine, records: Sequence[Found]) -> int:

@@ -8,12 +8,16 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from threading import Event
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
+from sqlalchemy import text
 
+from analytics.log.sinks.delivery import FRESH_SECONDS
 from analytics.log.sinks.events import EventMode, EventsSink
 from tests.integration.analytics.sinks.conftest import SinkLog, count
 from tests.integration.analytics.sinks.receiver import Events, receiver
@@ -162,6 +166,36 @@ async def test_a_receiver_that_hangs_is_left_after_the_time_out(log: SinkLog) ->
             received.released.set()
             await until(lambda: len(received.requests) >= 2)
     assert set(received.ids) == set(ids)
+
+
+@pytest.mark.parametrize("mode", ["batch", "structured"])
+async def test_what_is_erased_while_its_batch_is_under_way_is_not_sent_any_more(
+    log: SinkLog, mode: EventMode
+) -> None:
+    """The receiver is slow, and refuses the first of a batch, so that its halves come later."""
+    began, goes_on = Event(), Event()
+
+    def answer(events: Events) -> tuple[int, dict[str, str]]:
+        began.set()
+        goes_on.wait(20)
+        return (400 if len(events) == 20 else 202), {}
+
+    gone = count("gone", "events")
+    with receiver() as received:
+        received.answer = answer
+        delivery = log.delivery(sink(received.url, mode=mode))
+        ids = await log.store(20)
+        async with log.delivering(delivery):
+            await until(began.is_set)
+            read_at = time.monotonic()
+            async with log.engine.begin() as connection:
+                last = {"id": UUID(ids[-1])}
+                await connection.execute(text("DELETE FROM predictions WHERE id = :id"), last)
+            await until(lambda: time.monotonic() > read_at + FRESH_SECONDS)
+            goes_on.set()
+            await until(lambda: delivery.waiting == 0)
+    assert set(received.ids) == set(ids[:-1])
+    assert count("gone", "events") == gone + 1
 
 
 async def test_a_receiver_behind_a_slow_link_gets_smaller_batches(log: SinkLog) -> None:
