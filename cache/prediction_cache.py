@@ -19,7 +19,7 @@ from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import CallDropped, Coalescer
 from core.redis import MAX_WAIT_SECONDS, REDIS_FAILURES, ROUND_TRIPS, WRONG_SERVER, RedisCircuit
-from core.types import Classification, Sentiment
+from core.types import ENGINE_NAMES, Classification, Sentiment
 from core.unreadable import UNREADABLE
 
 logger = logging.getLogger("bentoml.sentiment.cache")
@@ -196,6 +196,9 @@ def decode(
         raise ValueError("it is of other weights than its key")
     if sentiments is not None and classification.scores.keys() != set(sentiments):
         raise ValueError("its sentiments are not those of the model")
+    if classification.engine not in ENGINE_NAMES:
+        # The log keeps each name for ever.
+        raise ValueError("its engine is none of this release")
     if not classification.windows:
         raise ValueError("no window of its text was computed")
     if not classification.is_distribution:

@@ -44,7 +44,7 @@ def classification(text: str, revision: str = "r1") -> Classification:
     positive = (len(text) % 9 + 1) / 10
     return Classification(
         revision,
-        "fake",
+        "openvino-bf16",
         {"negative": 1 - positive, "positive": positive},
         len(text.split()),
         truncated=False,
@@ -52,7 +52,7 @@ def classification(text: str, revision: str = "r1") -> Classification:
 
 
 def runner_description(
-    version: Version = "v1", revision: str = "r", engine: str = "fake", **changes: Any
+    version: Version = "v1", revision: str = "r", engine: str = "openvino-bf16", **changes: Any
 ) -> RunnerDescription:
     """The description of a runner that has just started, with `changes`."""
     started = RunnerDescription(

@@ -66,7 +66,7 @@ async def test_stored_answers_are_found_in_one_round_trip(
 
 ANSWER = {
     "revision": "r1",
-    "engine": "fake",
+    "engine": "openvino-bf16",
     "scores": {"negative": 0.25, "positive": 0.75},
     "token_count": 3,
     "truncated": False,
@@ -91,8 +91,9 @@ def changed(**changes: object) -> bytes:
         changed(token_count=[3]), changed(truncated="no"), changed(truncated=1),
         changed(windows=0), changed(windows=-1), changed(windows=1_001), changed(windows="2"),
         changed(revision="r2"), changed(revision=7), changed(engine="x" * 1_001),
-        changed(engine="a\0b"), changed(engine="a\n"), changed(engine=None),
-        changed(engine="fake", padding="x" * MAX_VALUE_BYTES), b"x" * 10_000_000,
+        changed(engine="openvino"), changed(engine="a\0b"), changed(engine="a\n"),
+        changed(engine=None),
+        changed(engine="openvino-bf16", padding="x" * MAX_VALUE_BYTES), b"x" * 10_000_000,
         changed(scores={"positive": 1}).replace(b"1", b"1e999"),
     ],
 )  # fmt: skip
@@ -183,7 +184,7 @@ async def test_scores_are_restored_to_the_last_bit_and_in_order(cache: Predictio
         positive = numbers.random() ** 20
         answers[key] = Classification(
             "r1",
-            "fake",
+            "openvino-bf16",
             {"positive": positive, "neutral": 0.0, "negative": 1 - positive},
             numbers.randrange(512),
             truncated=numbers.random() < 0.5,

@@ -134,7 +134,7 @@ async def test_failing_challenger_is_logged_as_a_failure(setup: Setup) -> None:
     setup.v2.fails = True
     with pytest.raises(RunnerUnavailable):
         await setup.path.shadow(answered)
-    assert setup.log.failures == [(ModelVersion("v2", "r2", "fake"), "shadow", 1)]
+    assert setup.log.failures == [(ModelVersion("v2", "r2", "openvino-bf16"), "shadow", 1)]
     assert setup.log.comparisons == []
 
 

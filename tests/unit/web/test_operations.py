@@ -143,7 +143,7 @@ async def test_a_runner_that_never_answered_has_no_revision() -> None:
     report = await health_report(probes)
     assert (report.versions["v1"].revision, report.versions["v1"].engine) == (
         "5f0c6f1d2a9b",
-        "fake",
+        "openvino-bf16",
     )
     assert (report.versions["v2"].revision, report.versions["v2"].engine) == (None, None)
 
