@@ -18,6 +18,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from core.background import Background
+from core.errors import UnavailableError
 from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
@@ -44,6 +45,8 @@ MAX_ATTEMPTS = 3
 TURN_SECONDS = 60.0
 # A job for which the disk has no room tries again after this time.
 RETRY_SECONDS = 30.0
+# So long a runner may take no text of a job before those of others go on.
+WAIT_SECONDS = 10.0
 
 
 class JobRunner(Background):
@@ -62,12 +65,14 @@ class JobRunner(Background):
         poll_seconds: float = POLL_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         turn_seconds: float = TURN_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._store = store
         self._poll_seconds = poll_seconds
         self._runners = runners
         self._retry_seconds = retry_seconds
         self._turn_seconds = turn_seconds
+        self._wait_seconds = wait_seconds
         self._swept_at = -SWEEP_SECONDS
         # When each caller with jobs had the last turn, on the monotonic clock.
         self._turns: dict[str, float] = {}
@@ -120,7 +125,13 @@ class JobRunner(Background):
         retry = self._retries.get(id_, _NO_RETRY)
         self._least_seconds, _ = self._place(owner)
         self._turns[owner] = time.monotonic()
-        run = _Run(self._store, job, self._runners, partial(self._steps_aside, owner))
+        run = _Run(
+            self._store,
+            job,
+            self._runners,
+            steps_aside=partial(self._steps_aside, owner),
+            waits_in_turn=partial(self._waits_in_turn, id_),
+        )
         outcome = await run.run(restart=retry.restart)
         self._ran_seconds[owner] = self._least_seconds + time.monotonic() - self._turns[owner]
         if outcome in (_Outcome.ended, _Outcome.steps_aside):
@@ -143,6 +154,13 @@ class JobRunner(Background):
         if time.monotonic() - self._turns[owner] < self._turn_seconds:
             return False
         others = [job for job in self._store.jobs() if job.request.owner != owner]
+        return any(map(self._is_ready, others))
+
+    def _waits_in_turn(self, id_: UUID, seconds: float) -> bool:
+        """Whether a job that has waited for so long lets others run; called in a thread."""
+        if seconds < self._wait_seconds:
+            return False
+        others = (job for job in self._store.jobs() if job.request.id != id_)
         return any(map(self._is_ready, others))
 
 
@@ -174,11 +192,13 @@ class _Run:
         job: StoredJob,
         runners: Mapping[Version, Runner],
         steps_aside: Callable[[], bool],
+        waits_in_turn: Callable[[float], bool],
     ) -> None:
         self._store = store
         self._job = job
         self._runners = runners
         self._steps_aside = steps_aside
+        self._waits_in_turn = waits_in_turn
         self._status = job.status()
         self._written_at = 0.0
         self._checked_at = self._reading_since = time.monotonic()
@@ -240,7 +260,7 @@ class _Run:
             self._runners,
             revisions,
             check=self._check_removed,
-            waiting=self._wait,
+            waiting=self._wait_for_runner,
             long_text=request.long_text,
         )
         job = self._job.to_score(source, self._check_watched, restart=restart)
@@ -296,6 +316,15 @@ class _Run:
         if gets_on and self._steps_aside():
             raise StepsAside
         self._reading_since = time.monotonic()
+
+    def _wait_for_runner(self, error: UnavailableError, seconds: float) -> None:
+        """Called in a thread while a runner does not take a piece of a chunk.
+
+        The job waits in its turn, and begins the chunk again, if others need not wait.
+        """
+        self._wait(error.detail)
+        if self._waits_in_turn(seconds):
+            raise error
 
     def _wait(self, reason: str) -> None:
         if self._status.reason != reason or self._status.attempts:

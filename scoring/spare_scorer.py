@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -52,10 +53,14 @@ class SpareScorer:
         revisions: Mapping[Version, str],
         *,
         check: Callable[[], None],
-        waiting: Callable[[str], None],
+        waiting: Callable[[UnavailableError, float], None],
         long_text: LongText = "truncate",
     ) -> None:
-        """`check` raises if the job shall stop; `waiting` is told why a runner is waited for."""
+        """`check` raises if the job shall stop.
+
+        `waiting` is told, in a thread, why a runner is waited for, and for how many seconds; it
+        raises if the job shall not wait for it here.
+        """
         self.identities = revisions
         self._runners = {version: runners[version] for version in revisions}
         self._long_text: LongText = long_text
@@ -100,7 +105,7 @@ class SpareScorer:
         return scores
 
     async def _score_piece(self, version: Version, texts: Sequence[str]) -> list[Classification]:
-        runner = self._runners[version]
+        runner, begun = self._runners[version], time.monotonic()
         while True:
             self._check()
             await self._wait_until_idle(runner)
@@ -108,7 +113,7 @@ class SpareScorer:
                 with runner.admit(texts, self._long_text, lane="bulk"):
                     scores = await runner.classify(texts, self._long_text, lane="bulk")
             except UnavailableError as error:
-                self._waiting(error.detail)
+                await asyncio.to_thread(self._waiting, error, time.monotonic() - begun)
                 # Not as long as clients are told: it is one caller, and all jobs wait for it.
                 await asyncio.sleep(min(error.retry_after_seconds, MAX_RETRY_SECONDS))
                 continue

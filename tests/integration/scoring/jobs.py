@@ -110,7 +110,12 @@ class JobService:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")
         runners: dict[Version, FakeRunner] = {"v1": self.v1, "v2": self.v2}
         self.runner = JobRunner(
-            self.jobs, runners, poll_seconds=0.02, retry_seconds=0.05, turn_seconds=turn_seconds
+            self.jobs,
+            runners,
+            poll_seconds=0.02,
+            retry_seconds=0.05,
+            turn_seconds=turn_seconds,
+            wait_seconds=0.1,
         )
         self.app = ProblemMiddleware(_with_caller(create_read_app(jobs_router(lambda: self))))
 

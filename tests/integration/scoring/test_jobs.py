@@ -768,6 +768,21 @@ async def test_job_that_waits_lets_others_go_first(
     assert (await ended(client, waits))["state"] == "done"
 
 
+async def test_job_whose_runner_takes_nothing_any_more_lets_others_go_first(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v2.overloads = 1_000_000
+    waits = await add(client)
+    assert "too much to do" in (await ended(client, waits, "waiting"))["reason"]
+    # Of the same caller too.
+    assert (await ended(client, await add(client, versions="v1")))["state"] == "done"
+    async with service.client("bob") as bob:
+        assert (await ended(bob, await add(bob, versions="v1")))["state"] == "done"
+    assert (await ended(client, waits, "waiting"))["scored"] == 0
+    service.v2.overloads = 0
+    assert (await ended(client, waits))["state"] == "done"
+
+
 async def test_job_of_which_processes_die_has_failed_after_three(tmp_path: Path) -> None:
     service = JobService(tmp_path / "jobs")
     async with service.client() as client:
