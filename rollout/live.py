@@ -54,6 +54,9 @@ class LivePolicy(Background):
         self._copy = copy
         self._on_policy = on_policy
         self._is_refreshed = False
+        # What the copy on disk has, as far as this process knows.
+        self._copied: PolicyRecord | None = None
+        self._copy_error = ""
         self._confirmed_at = time.monotonic()
         self._logged_frozen = False
         self._changing = asyncio.Lock()
@@ -97,7 +100,8 @@ class LivePolicy(Background):
             self._confirmed_at = time.monotonic()
             self._on_policy(record.policy, queried_at)
             if is_first or record != self.record:
-                await self._apply(record)
+                self._apply(record)
+        await self._keep_copy()
 
     async def replace(self, record: PolicyRecord) -> None:
         """Write `record` as the newest policy, and apply it unless a later one is active already.
@@ -113,7 +117,8 @@ class LivePolicy(Background):
             if record.version > self.record.version:
                 self.earlier = earlier
                 self._on_policy(record.policy, -math.inf)
-                await self._apply(record)
+                self._apply(record)
+        await self._keep_copy()
 
     async def _read_earlier(self, record: PolicyRecord) -> Mapping[Version, Sequence[PolicyRecord]]:
         """What `earlier` is once `record` is active, which may have yet to be stored."""
@@ -126,7 +131,7 @@ class LivePolicy(Background):
             earlier[version] = [*found, *before, *([self.configured] if is_whole else [])]
         return earlier
 
-    async def _apply(self, record: PolicyRecord) -> None:
+    def _apply(self, record: PolicyRecord) -> None:
         if record != self.record:
             logger.info(
                 "rollout policy %d is active: %s by %s (%s)",
@@ -136,7 +141,6 @@ class LivePolicy(Background):
         metrics.rollout_policy_version.set(record.version)
         for version in VERSIONS:
             metrics.rollout_share.labels(version).set(record.policy.ab_weights.of(version))
-        await asyncio.to_thread(self._write_copy, record)
 
     async def _run(self) -> None:
         while True:
@@ -159,6 +163,14 @@ class LivePolicy(Background):
             metrics.rollout_policy_frozen.set(self.is_frozen)
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _keep_copy(self) -> None:
+        """Write the copy, again and again if need be: a full disk has room again some day.
+
+        Not under the lock: a disk that stands still delays no change.
+        """
+        if self._copied != self.record:
+            await asyncio.to_thread(self._write_copy, self.record)
+
     def _read_copy(self) -> PolicyRecord | None:
         try:
             return STORED.validate_json(read_own(self._copy))
@@ -173,7 +185,8 @@ class LivePolicy(Background):
     def _write_copy(self, record: PolicyRecord) -> None:
         try:
             write_atomically(self._copy, STORED.dump_json(record, by_alias=True))
+            self._copied, self._copy_error = record, ""
         except OSError as error:
-            logger.warning(
-                "the copy of the rollout policy cannot be written: %s", describe_error(error)
-            )
+            if self._copy_error != (reason := describe_error(error)):
+                self._copy_error = reason
+                logger.warning("the copy of the rollout policy cannot be written: %s", reason)

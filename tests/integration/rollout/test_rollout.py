@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -359,6 +360,22 @@ async def test_policy_in_postgresql_outweighs_the_copy_on_disk(machine: Machine)
     assert again.live.version == 1
     await again.live.refresh()
     assert (again.live.version, again.live.policy) == (0, RolloutPolicy())
+
+
+async def test_copy_on_disk_is_written_once_there_is_room_again(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What is written goes through a file of this name.
+    in_the_way = machine.folder / f"rollout.{os.getpid()}"
+    in_the_way.mkdir(parents=True)
+    await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    for _ in range(3):
+        await machine.live.refresh()
+    [told] = [record.message for record in caplog.records if "copy" in record.message]
+    assert told.startswith("the copy of the rollout policy cannot be written: ")
+    in_the_way.rmdir()
+    await machine.live.refresh()
+    assert Machine(machine.engine, machine.folder).live.record == machine.live.record
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 1}'])
