@@ -146,10 +146,13 @@ class PredictionPipeline:
         policy = self._policy()
         is_single = endpoint == "/predict"
         group = None
-        if version is None and is_single:
-            group = text_group(policy, texts[0])
-            version = assign_text(policy, texts[0], is_trial=is_trial())
-        version = version or policy.champion
+        if version is None:
+            assigned = None
+            if is_single:
+                group = text_group(policy, texts[0])
+                assigned = assign_text(policy, texts[0], is_trial=is_trial())
+            assigned = assigned or policy.champion
+            version = assigned if is_trial() else _version_of_first_try(assigned)
         predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
         is_shown = is_single and version == policy.champion and not is_trial()

@@ -50,7 +50,7 @@ async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
     [prediction] = await setup.path.predict(["good film"], "v1", "/predict")
     assert classified(prediction) == classification("good film")
     assert (prediction.cache_hit, prediction.version) == (False, "v1")
-    assert (prediction.endpoint, prediction.model.engine) == ("/predict", "fake")
+    assert (prediction.endpoint, prediction.model.engine) == ("/predict", "openvino-bf16")
     assert prediction.id.version == 7
     assert prediction.created_at.utcoffset() == timedelta(0)
     assert prediction.latency_ms > 0
@@ -139,13 +139,13 @@ async def test_a_failure_is_counted_with_the_model_that_failed(setup: Setup) -> 
     setup.v2.fails = True
     with pytest.raises(RunnerUnavailable):
         await setup.path.predict(["one", "two"], "v2", "/predict/batch")
-    assert setup.log.failures == [(ModelVersion("v2", "r2", "fake"), "/predict/batch", 2)]
+    assert setup.log.failures == [(ModelVersion("v2", "r2", "openvino-bf16"), "/predict/batch", 2)]
 
 
 async def test_a_subject_is_recorded_with_its_test(setup: Setup) -> None:
     predictions = [await setup.path.predict_ab("text", f"subject {n % 5}") for n in range(20)]
     assert setup.log.predictions == predictions
-    models = ModelVersion("v1", "r1", "fake"), ModelVersion("v2", "r2", "fake")
+    models = ModelVersion("v1", "r1", "openvino-bf16"), ModelVersion("v2", "r2", "openvino-bf16")
     assert {p.assignment.experiment for p in predictions if p.assignment} == {
         Experiment(Split("salt", 50), *models)
     }
@@ -295,6 +295,23 @@ async def test_try_of_a_subject_is_answered_by_the_version_of_an_earlier_one(
         request.is_trial = True
         trials = {(await setup.path.predict_ab("text", str(n))).version for n in range(20)}
         assert trials == set(VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_try_without_a_version_is_answered_by_that_of_an_earlier_one(
+    setup: Setup, version: Version
+) -> None:
+    """The champion may be another one now, and the log keeps the answer of the first try."""
+    repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key", version)
+    request_context.enter(request := RequestContext("id", repeatable=repeatable))
+    for texts, endpoint in ((["text"], "/predict"), (["one", "two"], "/predict/batch")):
+        predictions = await setup.path.predict(texts, None, endpoint)  # type: ignore[arg-type]
+        assert {prediction.version for prediction in predictions} == {version}
+    [named] = await setup.path.predict(["text"], "v2", "/predict")
+    assert named.version == "v2"
+    request.repeatable = Repeatable(repeatable.at, repeatable.key)
+    [first] = await setup.path.predict(["text"], None, "/predict")
+    assert request.repeatable.version == first.version
 
 
 async def test_first_try_of_a_subject_notes_the_version_that_it_is_assigned_to(
