@@ -14,6 +14,8 @@ from web.idempotency import KEY_HEADER, KEY_PATTERN
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 UNKNOWN_HEADER = "x-schemathesis-unknown-property"
+# Of any request another name is refused, which the document says once for all of them.
+_NOT_SENT = (UNKNOWN_HEADER, "host")
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
 
 
@@ -51,8 +53,8 @@ def filter_body(_context: Any, body: Any) -> bool:
 
 @schemathesis.hook
 def filter_case(_context: Any, case: Any) -> bool:
-    """Keep requests without an unknown header: every server has to ignore those."""
-    return not any(name.lower() == UNKNOWN_HEADER for name in case.headers or ())
+    """Keep requests without an unknown header, which servers have to ignore, or a made-up Host."""
+    return not any(name.lower() in _NOT_SENT for name in case.headers or ())
 
 
 @schemathesis.hook
