@@ -79,7 +79,9 @@ class ReviewDraws:
         return self._size
 
     async def draw(self, version: Version, span: TimeRange, now: datetime) -> int:
-        """Draw from the predictions of `span` that no draw has seen; returns how many are drawn.
+        """Draw from what no draw has seen until the end of `span`; returns how many are drawn.
+
+        However short `span` is: what lies before a draw has had its chance.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -87,7 +89,8 @@ class ReviewDraws:
         until = min(span.until, now - SETTLED)
         async with reading(self._engine) as connection:
             last = (await connection.execute(_LAST, {"version": version})).one_or_none()
-        since = span.since if last is None else max(span.since, last.until)
+        begin = min(span.since, _earlier(now, self.waits))
+        since = begin if last is None else max(begin, last.until)
         # A smaller pool was drawn whole, so nothing is wasted by drawing again at once.
         waits = last is not None and last.pool >= self._size
         if since >= until or (last and waits and now - last.drawn_at < self._spacing):

@@ -97,6 +97,17 @@ async def test_draw_is_poisson_with_the_stored_probabilities(
     assert sum(item.weight for item in queue.items) == pytest.approx(2_000, abs=5 * 2_000 * 0.11)
 
 
+async def test_short_range_takes_nothing_from_those_who_ask_for_a_longer_one(
+    engine: AsyncEngine,
+) -> None:
+    await PredictionWriter(engine).write([made_at(20 + number) for number in range(50)])
+    await PredictionWriter(engine).write([made_at(10)])
+    draws = ReviewDraws(engine)
+    short = Scope(TimeRange(NOW - timedelta(seconds=15), NOW))
+    assert (await review_queue(Reader(engine), draws, short, 200, NOW)).waiting == 1
+    assert (await ask(engine, draws)).waiting == 51
+
+
 async def test_important_predictions_are_certain_before_the_size_is_reached(
     engine: AsyncEngine,
 ) -> None:
