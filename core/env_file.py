@@ -10,15 +10,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from core.paths import ROOT
 from core.setting_sources import trimmed
 
 ENV_FILE = ROOT / ".env"
 ENCODING = "utf-8-sig"  # editors of Windows put a mark before the first name
+# Of two names, by difflib: a letter too many, too few or another one in most names.
+_CLOSE = 0.9
 # In the environment of a process that has the values of `.env` there too.
 READ_ALREADY = "SENTIMENT_ENV_FILE_IS_READ"
 
@@ -35,7 +40,28 @@ def env_file_problem(file: Path = ENV_FILE) -> str | None:
         return "it is a link that leads nowhere" if os.path.lexists(file) else None
     except OSError as error:
         return error.strerror
-    return None if stat.S_ISREG(mode) else "it is no regular file"
+    if not stat.S_ISREG(mode):
+        return "it is no regular file"
+    with suppress(OSError, UnicodeError), Path(file).open(encoding=ENCODING) as opened:
+        for line in parse_stream(opened):
+            if line.error:
+                return f"line {line.original.line} has no form such as NAME=value"
+    return None
+
+
+def misspelt_names(names: Collection[str], file: Path = ENV_FILE) -> list[tuple[str, str]]:
+    """The names in `.env` that are nearly those of settings, each with what may be meant.
+
+    Others may be for other programs, such as OpenTelemetry's. `names` are those of settings, in
+    lower case.
+    """
+    given = [name.lower() for name in dotenv_values(file, encoding=ENCODING)]
+    close = {
+        name: get_close_matches(name, names, n=1, cutoff=_CLOSE)
+        for name in given
+        if name not in names and not name.startswith("otel_")
+    }
+    return [(name.upper(), found[0].upper()) for name, found in close.items() if found]
 
 
 def environment_of_workers(

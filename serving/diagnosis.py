@@ -32,6 +32,7 @@ from serving.machine_check import (
     address_problem,
     has_private_databases,
     key_file_problem,
+    misspelt_settings,
     secrets_file_problem,
     tracing_problem,
     user_problem,
@@ -117,7 +118,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         file = settings.api_keys_file
         yield _check("API_KEYS_FILE", partial(key_file_problem, file), file)
     if (env := ENV_FILE).exists():
-        yield _check(".env", partial(secrets_file_problem, env), env)
+        yield _check(".env", lambda: secrets_file_problem(env) or misspelt_settings(env), env)
     # An exporter that the service does not have sends no traces, and ends the start.
     if settings.is_traced or settings.otel_traces_exporter:
         yield _check("traces", partial(tracing_problem, settings))

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.api_keys import parse_key_file
+from core.env_file import misspelt_names
 from core.errors import describe_error
 from core.key_ring import read_key_file
 from core.other_writers import EVERYBODY, check_owners, check_replaceable, writers
@@ -137,6 +138,13 @@ def secrets_file_problem(file: Path) -> str | None:
             f"{file} holds {', '.join(named)} and can be read by {EVERYBODY}: run chmod 600 {file}"
         )
     return None
+
+
+def misspelt_settings(file: Path) -> str | None:
+    """Describe names in a `.env` that are nearly those of settings; else None."""
+    found = misspelt_names(Settings.model_fields, file)
+    told = "; ".join(f"{name} is no setting: is {meant} meant?" for name, meant in found)
+    return f"{file}: {told}" if told else None
 
 
 def tracing_problem(settings: Settings) -> str | None:

@@ -24,6 +24,7 @@ from serving.machine_check import (
     address_problem,
     has_private_databases,
     key_file_problem,
+    misspelt_settings,
     reserve_localhost,
     secrets_file_problem,
     tracing_problem,
@@ -95,6 +96,8 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
         _end_with(key_file_problem(settings.api_keys_file))
     if problem := secrets_file_problem(ENV_FILE):
         # As above: in WSL, the files of Windows have these rights.
+        logger.warning("%s", problem)
+    if problem := misspelt_settings(ENV_FILE):
         logger.warning("%s", problem)
     has_private = has_private_databases()
     if not has_private:

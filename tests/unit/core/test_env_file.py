@@ -10,7 +10,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.env_file import ENCODING, READ_ALREADY, env_file_problem, environment_of_workers
+from core.env_file import (
+    ENCODING,
+    READ_ALREADY,
+    env_file_problem,
+    environment_of_workers,
+    misspelt_names,
+)
 from core.settings import Settings
 
 NAMES = Settings.model_fields
@@ -42,6 +48,25 @@ def test_what_cannot_be_read_is_named_and_not_taken_for_no_file(file: Path) -> N
     file.unlink()
     file.mkdir()
     assert env_file_problem(file) == "it is no regular file"
+
+
+@pytest.mark.parametrize("line", ['API_KEYS_FILE="/keys', "API_KEYS_FILE: /keys", "'"])
+def test_line_that_sets_nothing_is_named_and_not_passed_over(file: Path, line: str) -> None:
+    """A start without it may be open to everybody."""
+    good = "# a remark\n\nPORT=1\nexport HOST='a'\nAB_SALT=\nFLAG\n"
+    file.write_text(good, ENCODING)
+    assert env_file_problem(file) is None
+    file.write_text(f"{good}{line}\n", ENCODING)
+    assert env_file_problem(file) == "line 7 has no form such as NAME=value"
+
+
+def test_names_that_are_nearly_those_of_settings_are_found(file: Path) -> None:
+    file.write_text("api_key=a\nRATE_LIMT_PREDICT=off\nPORT=1\nPORTS=2\nDEBUG=1\n", ENCODING)
+    assert misspelt_names(NAMES, file) == [
+        ("API_KEY", "API_KEYS"), ("RATE_LIMT_PREDICT", "RATE_LIMIT_PREDICT"),
+    ]  # fmt: skip
+    file.unlink()
+    assert misspelt_names(NAMES, file) == []
 
 
 def test_workers_get_the_settings_that_their_environment_lacks(file: Path) -> None:
