@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -42,6 +44,9 @@ WRONG: tuple[tuple[str, bytes], ...] = (
 MAX_GROWTH = {"memory, MiB": 0.05, "open files": 0.0, "connections": 0.0, "threads": 0.0}
 # Allowed besides, because connection pools grow and shrink.
 SLACK = {"memory, MiB": 16.0, "open files": 12.0, "connections": 12.0, "threads": 4.0}
+# The series that tell why a request failed.
+REFUSED = re.compile(r'(shed|timed_out)_requests_total|http_requests_total.*status="5')
+MAX_WARNINGS = 20
 
 
 class WrongAnswer(RuntimeError):
@@ -62,7 +67,10 @@ def main(
     with site() as where, our_service(where, API_WORKERS="2") as server:
         server.wait_until_ready()
         samples, reports = uvloop.run(soak(server.url, server.pid, minutes * 60))
-    failures = sum((report.failures for report in reports), Counter[str]())
+        failures = sum((report.failures for report in reports), Counter[str]())
+        # Its log and its counts end with it.
+        for line in reasons(server.url, server.log) if failures else ():
+            console.print(line, markup=False)
     answers = sum(len(report.latencies_seconds) for report in reports)
     grown = growth(samples)
     rows = [(name, round(before), round(after)) for name, (before, after) in grown.items()]
@@ -72,6 +80,17 @@ def main(
         record, {"minutes": minutes, "answers": answers, "failures": failures, "growth": grown}
     )
     raise typer.Exit(1 if failures or too_much(grown) else 0)
+
+
+def reasons(url: str, log: Path) -> list[str]:
+    """What a service counts of the requests that it refused, and its last warnings."""
+    counted = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).text.splitlines()
+    logged = log.read_text(errors="replace", encoding="utf-8").splitlines()
+    warnings = [line for line in logged if '"level":"warning"' in line or '"level":"error"' in line]
+    return [
+        *(line for line in counted if REFUSED.match(line) and not line.endswith(" 0.0")),
+        *warnings[-MAX_WARNINGS:],
+    ]
 
 
 async def soak(url: str, pid: int, seconds: float) -> tuple[list[Sample], list[LoadReport]]:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from loadtest.bench.fuzz import fuzz
-from loadtest.bench.soak import growth, soak, too_much
+from loadtest.bench.soak import growth, reasons, soak, too_much
 from tests.processes import assert_sigterm_to_fuzz_ends_all
 from tests.serving import ServedBento
 
@@ -28,6 +28,17 @@ def test_short_soak_grows_no_files_or_connections(unlimited: ServedBento) -> Non
     assert [report.failures for report in reports if report.failures] == []
     # Memory is still being warmed up in so short a time; whether it stays is for `make soak`.
     assert set(too_much(growth(samples))) <= {"memory, MiB"}
+
+
+def test_soak_tells_why_requests_failed(unlimited: ServedBento) -> None:
+    with unlimited.client() as client:
+        late = {"X-Request-Timeout-Ms": "1"}
+        texts = [f"This one has too little time. {number}" for number in range(100)]
+        reply = client.post("/predict/batch", json={"texts": texts}, headers=late)
+    assert reply.status_code == 504
+    told = reasons(unlimited.url, unlimited.log)
+    assert any(line.startswith("timed_out_requests_total{") for line in told)
+    assert any('status="504"' in line for line in told)
 
 
 def test_sigterm_to_fuzz_ends_its_processes(unlimited: ServedBento) -> None:
