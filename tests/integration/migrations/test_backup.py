@@ -94,6 +94,7 @@ def run(command: str, url: URL, folder: Path) -> None:
     assert spec.origin is not None
     tools = Path(spec.origin).parent / "pginstall18" / "bin"
     libpq = re.sub(r"^postgresql\+asyncpg", "postgresql", url.render_as_string(False))
+    libpq = re.sub(r"\bssl=", "sslmode=", libpq)  # asyncpg's name of it
     environment = os.environ | {"DATABASE_URL": libpq, "PATH": f"{tools}:{os.environ['PATH']}"}
     subprocess.run(
         ["bash", "-ec", command], cwd=folder, env=environment, check=True, capture_output=True

@@ -136,7 +136,7 @@ async def test_process_that_replaces_another_has_its_keys_though_the_file_cannot
         return one
 
     file.write_text(f"{ADMIN_KEY.entry()}\n{SHOP_KEY.entry()}\n")
-    async with made().serving(), made().serving():
+    async with made().serving():
         # The shop's key is revoked before the file breaks.
         file.write_text(f"{ADMIN_KEY.entry()}\n")
         await until(lambda: SHOP_KEY.sha256 not in kept.read_text())

@@ -24,7 +24,7 @@ class FakeBackend:
         self.hangs = False
         self.seconds = 0.0
         self.revision = "r"
-        self.engine = "fake"
+        self.engine = "openvino-bf16"
         self.answers_as: str | None = None
         self.tokens_per_second: float | None = None
         self.calls: list[list[str]] = []

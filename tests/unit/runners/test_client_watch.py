@@ -107,7 +107,7 @@ async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBack
     await runner.refresh()
     assert runner.description().revision == "r2"
     values = [
-        counter("model_revision_info", version="v1", revision=revision, engine="fake")
+        counter("model_revision_info", version="v1", revision=revision, engine="openvino-bf16")
         for revision in ("r", "r2")
     ]
     assert values == [0, 1]
@@ -129,19 +129,19 @@ async def test_runner_that_names_another_revision_each_time_makes_no_series_with
     assert counter("model_revision_info", version="v1", revision="other", engine="other") == 1
     backend.revision = "flapping 7"
     await runner.refresh()
-    known = {"version": "v1", "revision": "flapping 7", "engine": "fake"}
+    known = {"version": "v1", "revision": "flapping 7", "engine": "openvino-bf16"}
     assert counter("model_revision_info", **known) == 1
 
 
 async def test_new_engine_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
     runner = client(backend)
     await runner.refresh()
-    backend.engine = "openvino-bf16"
+    backend.engine = "onnxruntime-fp32"
     await runner.refresh()
-    assert runner.description().engine == "openvino-bf16"
+    assert runner.description().engine == "onnxruntime-fp32"
     values = [
         counter("model_revision_info", version="v1", revision="r", engine=engine)
-        for engine in ("fake", "openvino-bf16")
+        for engine in ("openvino-bf16", "onnxruntime-fp32")
     ]
     assert values == [0, 1]
 
