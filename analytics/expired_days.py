@@ -28,12 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.partitions import (
-    begin_of_day,
-    ids_of,
-    may_make_partitions,
-    partitions,
-)
+from analytics.partitions import begin_of_day, ids_of, may_make_partitions, partitions
 from analytics.rollups import WRITERS_LOCK
 from analytics.sql import ddl
 from analytics.tables import (

@@ -151,8 +151,7 @@ class PredictionPipeline:
             if is_single:
                 group = text_group(policy, texts[0])
                 assigned = assign_text(policy, texts[0], is_trial=is_trial())
-            assigned = assigned or policy.champion
-            version = assigned if is_trial() else _version_of_first_try(assigned)
+            version = _version_of_first_try(assigned or policy.champion)
         predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
         is_shown = is_single and version == policy.champion and not is_trial()
@@ -176,8 +175,7 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
-        if not is_trial():
-            bucket = bucket._replace(version=_version_of_first_try(bucket.version))
+        bucket = bucket._replace(version=_version_of_first_try(bucket.version))
         if bucket.split is None or is_trial():
             return await self._predict_bucket(text, bucket, started, long_text)
         answering = asyncio.create_task(self._predict_to_the_end(text, bucket, started, long_text))
@@ -421,9 +419,10 @@ def _version_of_first_try(assigned: Version) -> Version:
     """The version of an earlier try, with which the log may have the request; else `assigned`.
 
     The rollout may have changed in between, and the answer would not be the one that is logged.
+    No trial is.
     """
     request = request_context.current()
-    if request is None or request.repeatable is None:
+    if request is None or request.repeatable is None or request.is_trial:
         return assigned
     request.repeatable = request.repeatable.assigned(assigned)
     return request.repeatable.version or assigned
