@@ -89,10 +89,11 @@ def remove_abandoned(parent: Path | None = None) -> None:
     with suppress(OSError):
         for folder in (parent or Path(tempfile.gettempdir())).iterdir():
             if folder.name.startswith(PREFIXES):
-                _remove_if_abandoned(folder)
+                remove_if_abandoned(folder)
 
 
-def _remove_if_abandoned(folder: Path) -> None:
+def remove_if_abandoned(folder: Path) -> None:
+    """Remove a folder that an ended process of this user had claimed."""
     with suppress(OSError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():

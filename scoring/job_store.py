@@ -12,6 +12,7 @@ All API processes of the host read these files. One of them writes the status: s
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,14 +26,16 @@ from core.atomic_file import fsync_path, write_atomically
 from core.errors import invalid_field
 from core.jobs import JobRequest
 from core.private_files import FOLDER_MODE, make_private
+from core.temporary_folders import OWNER, claim, remove_if_abandoned
 from core.uuid7 import new_id
 from datafiles.watched import opening_watch
 from scoring.job import open_job
-from scoring.job_folders import GONE, JobFolders, uploads_of
+from scoring.job_folders import GONE, UPLOAD, JobFolders, uploads_of
 from scoring.job_room import JobRoom
 from scoring.stored_job import StoredJob, job_of, result_in
 
-# An upload that has not grown for so long is left over from a process that died.
+# What has not changed for so long is left over from a process that died. An upload, which counts
+# against its caller, is removed at once: its process holds a lock.
 LEFT_OVER_SECONDS = 3_600.0
 
 
@@ -53,6 +56,7 @@ class JobStore:
         self._folders = folders
         self._input_folders = input_folders
         self._retention = retention
+        self._claims: dict[Path, list[int]] = {}  # on the folders of uploads; closed, they end
 
     def jobs(self) -> list[StoredJob]:
         """All jobs, the oldest first."""
@@ -74,11 +78,18 @@ class JobStore:
         folder = self.folder / f"{uploads_of(owner)}{new_id(datetime.now(UTC))}"
         folder.mkdir(FOLDER_MODE)
         upload = folder / "input"
-        make_private(upload)
+        self._claims[upload] = claim(folder)
+        try:
+            make_private(upload)
+        except OSError:
+            self.drop_upload(upload)
+            raise
         return upload
 
     def drop_upload(self, upload: Path) -> None:
         """Remove an upload, unless it has become a job."""
+        for descriptor in self._claims.pop(upload, []):
+            os.close(descriptor)
         shutil.rmtree(upload.parent, ignore_errors=True)
 
     def add(self, request: JobRequest, upload: Path) -> bool:
@@ -101,6 +112,7 @@ class JobStore:
             fsync_path(upload)
         else:
             upload.unlink()
+        (folder / OWNER).unlink(missing_ok=True)
         write_atomically(folder / "job.json", msgspec.json.encode(request))
         fsync_path(folder / "job.json")
         fsync_path(folder)
@@ -149,6 +161,8 @@ class JobStore:
                 is_job = (folder / "job.json").exists() and not folder.name.startswith(".")
                 if folder.is_dir() and not is_job and _age_seconds(folder) > LEFT_OVER_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
+                elif folder.name.startswith(UPLOAD):
+                    remove_if_abandoned(folder)
 
 
 def _age_seconds(folder: Path) -> float:

@@ -9,6 +9,8 @@ import os
 import resource
 import shutil
 import stat
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +26,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from core.jobs import JobStatus
+from core.temporary_folders import OWNER
 from scoring.job_room import MAX_KEPT, MAX_UNFINISHED
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.parquet import encrypted_parquet
@@ -976,8 +979,41 @@ async def test_sweep_removes_old_results_and_what_dead_processes_left(
     stored.write_status(JobStatus("done", 1.0, finished_at=long_ago))
     upload = service.jobs.new_upload("ann")
     growing = service.jobs.new_upload("ann")
-    for path in (upload, upload.parent):
+    for path in (*upload.parent.iterdir(), upload.parent):
         os.utime(path, (0, 0))
     service.jobs.sweep()
     names = {path.name for path in service.jobs.folder.iterdir() if path.is_dir()}
     assert names == {new, growing.parent.name}
+
+
+UPLOADING = """
+import sys
+from pathlib import Path
+from tests.integration.scoring.jobs import JobService
+upload = JobService(Path(sys.argv[1])).jobs.new_upload("ann")
+upload.write_bytes(bytes(5_200_000))
+print(upload.parent.name, flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_upload_of_a_killed_process_goes_at_the_next_sweep_and_one_that_comes_stays(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    coming = service.jobs.new_upload("bob")
+    script = (sys.executable, "-c", UPLOADING, str(service.jobs.folder))
+    process = await asyncio.create_subprocess_exec(*script, stdin=PIPE, stdout=PIPE)
+    assert process.stdout is not None
+    broken = (await process.stdout.readline()).decode().strip()
+    service.jobs.sweep()
+    refused = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert refused.status_code == 507
+    process.kill()
+    await process.wait()
+    service.jobs.sweep()
+    names = {path.name for path in service.jobs.folder.iterdir()}
+    assert (broken in names, coming.parent.name in names) == (False, True)
+    job = await add(client)
+    assert OWNER not in {path.name for path in service.jobs.find(job).folder.iterdir()}
+    service.jobs.drop_upload(coming)
+    assert not coming.parent.exists()
