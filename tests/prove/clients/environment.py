@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,12 +40,14 @@ def run_program(python: Path, name: str, url: str) -> dict[str, Any]:
     """What a program of `PROGRAMS` saw of the service at `url`."""
     done = subprocess.run(
         [python, PROGRAMS / f"{name}_client.py", url],
-        env={"PATH": "/usr/bin:/bin", "HOME": killed_temporary_folder()},
+        # SageMaker's local mode asks `docker info`, wherever that is, and fails without a docker.
+        env={"PATH": os.environ["PATH"], "HOME": killed_temporary_folder()},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    # SageMaker shows its exceptions on stdout.
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
