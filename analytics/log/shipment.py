@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.destination import Destination, note_of, noted
 from analytics.log.records import ComparisonRecord, Entry, decode
@@ -79,6 +80,9 @@ class _WatchedWriter:
     ) -> int:
         try:
             new = await self._writer.write(predictions, comparisons, failures)
+        except asyncio.CancelledError:
+            self.error = TimeoutError()  # asked, and not answered
+            raise
         except Exception as error:
             self.error = error
             raise
@@ -163,7 +167,7 @@ async def ship_folder(
         text_days = 0 if settings is None else settings.text_retention_days
         writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox, text_days=text_days))
         try:
-            await note_of(engine, spool)
+            await _note_of(engine, spool, writer, wait_seconds)
             await _ship(spool, writer, wait_seconds)
             if sinks is not None:
                 sinks.start()
@@ -191,6 +195,16 @@ def _other(before: Destination | None, now: Destination | None) -> str | None:
     if before is None or now is None or before.id == now.id:
         return None
     return printable(before.address)
+
+
+async def _note_of(
+    engine: AsyncEngine, spool: Path, writer: _WatchedWriter, wait_seconds: float
+) -> None:
+    try:
+        async with asyncio.timeout(wait_seconds):
+            await note_of(engine, spool)
+    except TimeoutError as error:
+        writer.error = error  # a server that hangs
 
 
 async def _ship(spool: Path, writer: _WatchedWriter, wait_seconds: float) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace as replaced
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from analytics.log.destination import Destination, note
 from analytics.log.records import ComparisonRecord, Entry, encode, to_record
@@ -27,6 +28,7 @@ from analytics.log.segments import TEMP_SUFFIX, new_segment, segments, try_lock
 from analytics.log.shipment import NoSpool, Shipment, SpoolInUse, ship_folder
 from analytics.log.shipper_supervisor import LOCK, FolderLock, ShipperSupervisor
 from core.paths import ROOT
+from core.postgres import opened_engine
 from core.types import Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
 from serving.embedded.postgres import embedded_postgres
@@ -414,13 +416,30 @@ def test_postgresql_away_then_back_loses_and_doubles_nothing(
             postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
             postmaster.suspend()
             try:
+                started = time.monotonic()
                 result = ship(spool, url, 1.0)
+                assert time.monotonic() - started < 20
                 assert (result.stored, result.left) == (0, 500)
-                assert result.reason is not None
+                assert result.reason == "PostgreSQL has stored nothing for 1 s: no answer in time"
             finally:
                 postmaster.resume()
             assert ship(spool, url).stored == 500
             assert stored(url) == (1_000, 1_000, 1_000)
+
+
+async def test_database_that_does_not_answer_a_write_is_the_reason(
+    database_url: URL, tmp_path: Path
+) -> None:
+    write(tmp_path, lines(records(10)))
+    async with (
+        opened_engine(database_url, timeout_seconds=10.0) as engine,
+        engine.begin() as holder,
+    ):
+        await holder.execute(text("LOCK TABLE predictions IN EXCLUSIVE MODE"))
+        held = await ship_folder(tmp_path, database_url, (), wait_seconds=1.0)
+    assert held.reason == "PostgreSQL has stored nothing for 1 s: no answer in time"
+    after = await ship_folder(tmp_path, database_url, (), wait_seconds=WAIT_SECONDS)
+    assert (held.stored, after.stored, after.reason) == (0, 10, None)
 
 
 async def test_drain_ends_at_once_when_the_spool_is_empty(tmp_path: Path) -> None:
