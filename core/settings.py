@@ -138,9 +138,9 @@ class Settings(BaseSettings):
         "it in the path; paths without it are answered too",
     )
     rate_limit_predict: RateLimit = "100/minute"
-    """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback"""
+    """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback, /jobs"""
     rate_limit_batch: RateLimit = "20/minute"
-    """limit per client, or off: /predict/batch, in batches of MAX_BATCH_TEXTS"""
+    """limit per client, or off, in batches of MAX_BATCH_TEXTS: /predict/batch, /v2, /tei, others"""
     rate_limit_analytics: RateLimit = "60/minute"
     """limit per client, or off: /analytics/..."""
     rate_limit_admin: RateLimit = "600/minute"
