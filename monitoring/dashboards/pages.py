@@ -34,7 +34,8 @@ FOLDER = Path(__file__).parent
 # As in monitoring/rules/service.yml.
 LOG_BEHIND_SECONDS = 300.0
 
-PREDICTIONS = 'endpoint=~"/predict.*"'
+# With those of other systems' clients. tests/integration/monitoring compares it with the routes.
+PREDICTIONS = 'endpoint=~"/predict.*|/v2/.*/infer|/tei.*|/invocations"'
 # A batch takes seconds by its nature, so it has no latency objective.
 SINGLE_PREDICTIONS = 'endpoint=~"/predict(/ab|/ab-compare)?"'
 WINDOWS = (("5m", "5 minutes"), ("1h", "an hour"))
@@ -87,7 +88,7 @@ OVERVIEW = page(
           note=f"The line is the error budget of docs/slo.md, {ERROR_BUDGETS['latency']:.0%}"),
     Row("What is refused"),
     panel("For want of time, by reason", "reqps", rates("shed_requests_total", "reason"),
-          note="503. docs/decisions/0015 tells the reasons"),
+          note="503; deadline: 504. docs/observability.md tells the reasons"),
     panel("Past a rate limit", "reqps", rates("rate_limited_requests_total", "limit"), note="429"),
     panel("Timed out", "reqps", rates("timed_out_requests_total", "reason"),
           note="deadline and client_deadline: 504; body and headers: 408"),
@@ -149,7 +150,7 @@ MODEL = page(
     panel("Texts that v1 and v2 agree on", "percentunit",
           query(ratio(rate("model_comparisons_total", "", 'agreement="agree"', "1h"),
                       rate("model_comparisons_total", window="1h")), "an hour"),
-          note="Of /predict/ab-compare; 0 without any"),
+          note="Of /predict/ab-compare and shadow traffic; 0 without any"),
 )  # fmt: skip
 CACHE = page(
     "sentiment-cache", "Sentiment / cache",

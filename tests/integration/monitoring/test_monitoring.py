@@ -14,10 +14,17 @@ from prometheus_client.metrics import MetricWrapperBase
 from core import metrics
 from core.paths import ROOT
 from monitoring.dashboards.objectives import ERROR_BUDGETS, LATENCY_SECONDS
-from monitoring.dashboards.pages import FOLDER, LOG_BEHIND_SECONDS, dashboards
+from monitoring.dashboards.pages import (
+    FOLDER,
+    LOG_BEHIND_SECONDS,
+    PREDICTIONS,
+    SINGLE_PREDICTIONS,
+    dashboards,
+)
 from monitoring.tools import MONITORING
 from stats.drift import SIGNIFICANT_PSI
 from tests.prove.alerts.all_faults import FAULTS
+from web.routes import ROUTES
 
 # Absolute: a mail or a chat resolves no relative link. The Helm chart puts its own in its place.
 RUNBOOK = "https://sentiment.example/docs/runbook.md"
@@ -71,6 +78,18 @@ def test_every_selector_of_a_rule_names_the_job() -> None:
                     seen.add(series["name"])
                     assert 'job="sentiment"' in (series["selector"] or ""), rule["expr"]
     assert {"up", "runner_up", "http_requests_total", "slo:bad:ratio_rate1h"} <= seen
+
+
+def test_requests_that_alerts_and_dashboards_count_are_those_of_the_routes() -> None:
+    """A failure that only clients of another protocol see counts as well."""
+    predicted = {route.path for route in ROUTES if route.predicts}
+    single = {path for path in predicted if re.fullmatch(r"/predict(/ab|/ab-compare)?", path)}
+    limited = {route.path for route in ROUTES if route.limit is not None}
+    rules = "".join(path.read_text() for path in (MONITORING / "rules").glob("*.yml"))
+    selectors = set(re.findall(r'endpoint=~"([^"]+)"', rules + PREDICTIONS + SINGLE_PREDICTIONS))
+    paths = {route.path for route in ROUTES}
+    counted = [{path for path in paths if re.fullmatch(regex, path)} for regex in selectors]
+    assert sorted(counted, key=len) == [single, predicted, limited]
 
 
 def test_committed_dashboards_equal_their_source() -> None:
