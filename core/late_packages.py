@@ -15,7 +15,8 @@ from rich.console import Console
 from core.paths import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-console = Console(highlight=False, emoji=False)
+console = Console(stderr=True, highlight=False, emoji=False)
+STDERR = 2  # stdout is for the result of the command, which may be a file of rows
 
 
 class PackagesUnavailable(RuntimeError):
@@ -64,7 +65,8 @@ def install_lock(lock: Path) -> None:
 def run_uv(*options: str, python: str = sys.executable) -> bool:
     """Whether uv, which shows its progress, could install into the environment of `python`."""
     command = [*uv_command(), "pip", "install", "--python", python]
-    return subprocess.run([*command, "--no-deps", *options], check=False).returncode == 0
+    command += ["--no-deps", *options]
+    return subprocess.run(command, stdout=STDERR, check=False).returncode == 0
 
 
 def uv_command() -> list[str]:
@@ -76,7 +78,9 @@ def run_pip(*options: str, python: str = sys.executable) -> subprocess.Completed
     """Install with pip, which reads its own configuration and shows its progress."""
     command = [*_module("pip"), "--python", python]
     command += ["install", "--no-deps", "--retries", "1", *options]
-    return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    return subprocess.run(
+        command, stdout=STDERR, stderr=subprocess.PIPE, encoding="utf-8", check=False
+    )
 
 
 def _module(name: str) -> list[str]:

@@ -11,7 +11,7 @@ import bentoml
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from core.command_output import JsonOption, emit
+from core.command_output import JsonOption, emit, fail
 from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
@@ -58,8 +58,7 @@ def main(
             rows = list(measure_parts(plan, parts, step))
             progress.update(task, description="done", completed=total)
     except (*ENGINE_FAILURES, MeasurementFailed, NotStarted, PackagesUnavailable) as error:
-        console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(f"stopped: {error}")
     _write(rows, folder, name or f"{datetime.now(UTC):%Y-%m-%d}{'-quick' if quick else ''}")
 
 

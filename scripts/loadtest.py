@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
-from core.command_output import JsonOption, emit
+from core.command_output import JsonOption, emit, fail, note
 from core.own_url import is_own_url, own_url
 from core.paths import ROOT
 from core.settings import get_settings
@@ -49,17 +49,14 @@ def main(
     by_proxy = bool(host) and not is_own_url(host)
     host = host or own_url(get_settings().host, get_settings().port)
     if not answers(host, by_proxy=by_proxy):
-        console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
-        raise typer.Exit(2)
+        fail(f"nothing answers at {host}; `make serve` starts a service", 2)
     if not os.environ.get(headless.KEYS):
         if urlsplit(host).hostname not in LOOPBACK:
-            console.print(
-                f"[yellow]without {headless.KEYS} all users share one client's rate limit there[/]"
-            )
+            note(f"without {headless.KEYS} all users share one client's rate limit there")
         elif not get_settings().forwarded_allow_ips:
-            console.print(
-                "[yellow]all users share one client's rate limit, unless the service was started "
-                "with FORWARDED_ALLOW_IPS=127.0.0.1 and ALLOW_ANONYMOUS=1[/]"
+            note(
+                "all users share one client's rate limit, unless the service was started with "
+                "FORWARDED_ALLOW_IPS=127.0.0.1 and ALLOW_ANONYMOUS=1"
             )
     with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:
@@ -67,8 +64,7 @@ def main(
                 host, users=users, seconds=seconds, folder=folder, loop=loop, shape=shape
             )
         except headless.LocustFailed as error:
-            console.print(f"[red]locust failed:[/] {error}", soft_wrap=True)
-            raise typer.Exit(2) from error
+            fail(f"locust failed: {error}", 2)
     console.print(as_table(outcome, f"{host}, {users} users, {loop} loop, {shape}"))
     for failure, times in outcome.failures.items():
         console.print(f"[red]{times:,} times[/] {failure}", soft_wrap=True)

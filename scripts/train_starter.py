@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from core.command_output import fail
 from models.starter.card import ADAPTERS, StarterError
 from models.starter.recipes import RECIPES
 from models.starter.sources import DEFAULT_CACHE
@@ -69,8 +70,7 @@ def main(
 
             card = make_adapter(recipe, folder, cache, show)
     except StarterError as error:
-        console.print(f"[red]{error}")
-        raise typer.Exit(1) from error
+        fail(str(error))
     except KeyboardInterrupt as error:
         console.print(f"stopped; {folder} is unchanged")
         raise typer.Exit(130) from error

@@ -73,7 +73,7 @@ def test_where_nothing_answers_no_load_is_made(tmp_path: Path) -> None:
         check=False,
     )
     message = "nothing answers at http://127.0.0.1:9; `make serve` starts a service"
-    assert (run.returncode, run.stdout.strip(), run.stderr) == (2, message, "")
+    assert (run.returncode, run.stdout, run.stderr.strip()) == (2, "", message)
 
 
 @pytest.mark.parametrize(("users", "seconds"), [(0, 10), (MAX_USERS + 1, 10), (1, 0), (1, 4_000)])
