@@ -184,7 +184,7 @@ def _name_other_spools(folder: Path) -> None:
         if segments(other / "spool") and not is_shipped(other / "spool"):
             console.print(
                 f"[yellow]spool       {other / 'spool'} holds predictions that are not stored: "
-                f"move its files to {folder / 'spool'} to store them[/]",
+                f"once this service runs, `sentiment log ship {other / 'spool'}` stores them[/]",
                 soft_wrap=True,
             )
 

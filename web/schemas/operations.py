@@ -37,7 +37,9 @@ class ServedModels(BaseModel):
 
 class RolloutHealth(BaseModel):
     policy_version: int = Field(description="0: the policy that the settings give")
-    frozen: bool = Field(description="PostgreSQL is away: the last known policy is in force")
+    frozen: bool = Field(
+        description="PostgreSQL is away, or the newest policy cannot be read: the last one holds"
+    )
 
 
 class Health(BaseModel):
