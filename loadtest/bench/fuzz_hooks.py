@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -39,16 +40,22 @@ def filter_body(_context: Any, body: Any) -> bool:
         )
     ):
         return False
-    texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
-    if body.get("long_text") == "refuse" and any(
-        isinstance(text, str) and len(text) > USUAL_WINDOW // 4 for text in texts
-    ):
+    texts = list(_strings([body.get("text"), body.get("texts"), body.get("inputs")]))
+    if body.get("long_text") == "refuse" and any(len(text) > USUAL_WINDOW // 4 for text in texts):
         return False
     return not any(
-        isinstance(text, str)
-        and (len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text))
+        len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text)
         for text in texts
     )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The texts of a body: clients of other systems have theirs in lists of lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
 
 
 @schemathesis.hook
