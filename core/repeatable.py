@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -18,12 +18,14 @@ class Repeatable:
 
     The prediction log stores an id once. So a second try is counted once too, even if the process
     of the first one died between the log and the reply. `version` is the one that an earlier try
-    was assigned to, and may be in the log with; None: unknown.
+    was assigned to, and may be in the log with; None: unknown. `keep_version` notes the version of
+    this try for later ones; it has to be called before the log may have it.
     """
 
     at: datetime
     key: bytes
     version: Version | None = None
+    keep_version: Callable[[Version], Awaitable[None]] | None = field(default=None, compare=False)
 
     def assigned(self, version: Version) -> Repeatable:
         """The same of a try that is assigned to `version`, unless an earlier one was already."""

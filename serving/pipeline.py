@@ -153,6 +153,7 @@ class PredictionPipeline:
                 assigned = assign_text(policy, texts[0], is_trial=is_trial())
             version = _version_of_first_try(assigned or policy.champion)
         predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
+        await _keep_version_of_first_try()
         await self._record(predictions)
         is_shown = is_single and version == policy.champion and not is_trial()
         if is_shown and is_shadowed(policy, texts[0]):
@@ -178,6 +179,8 @@ class PredictionPipeline:
         bucket = bucket._replace(version=_version_of_first_try(bucket.version))
         if bucket.split is None or is_trial():
             return await self._predict_bucket(text, bucket, started, long_text)
+        # It may be recorded later than its client has given up, and asked again.
+        await _keep_version_of_first_try()
         answering = asyncio.create_task(self._predict_to_the_end(text, bucket, started, long_text))
         self._assigned.add(answering)
         answering.add_done_callback(self._forget)
@@ -198,6 +201,8 @@ class PredictionPipeline:
             [text], bucket.version, "/predict/ab", started, long_text, group=group
         )
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
+        if bucket.split is None:
+            await _keep_version_of_first_try()
         await self._record([prediction])
         return prediction
 
@@ -426,6 +431,16 @@ def _version_of_first_try(assigned: Version) -> Version:
         return assigned
     request.repeatable = request.repeatable.assigned(assigned)
     return request.repeatable.version or assigned
+
+
+async def _keep_version_of_first_try() -> None:
+    """Note the version that answers a request that may be repeated, before the log may have it."""
+    request = request_context.current()
+    if request is None or request.repeatable is None or request.is_trial:
+        return
+    repeatable = request.repeatable
+    if repeatable.version is not None and repeatable.keep_version is not None:
+        await repeatable.keep_version(repeatable.version)
 
 
 def _new_subject_key() -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
 
@@ -75,13 +76,10 @@ end
 return 0
 """
 
-# Keeps the version that a try was assigned to, and deletes its lock, if it still has it.
+# Keeps the version that a try was assigned to, if it still has its lock.
 _KEEP_VERSION = """
-if redis.call("get", KEYS[1]) == ARGV[1] then
-  if redis.call("exists", KEYS[2]) == 1 then
-    redis.call("hset", KEYS[2], "version", ARGV[2])
-  end
-  return redis.call("del", KEYS[1])
+if redis.call("get", KEYS[1]) == ARGV[1] and redis.call("exists", KEYS[2]) == 1 then
+  redis.call("hset", KEYS[2], "version", ARGV[2])
 end
 return 0
 """
@@ -204,12 +202,13 @@ class IdempotentAnswers:
         if begun is None:
             context.response_headers[_RESULT_HEADER] = _count("not-stored")
             return await compute()
-        context.repeatable = Repeatable(begun.begun.at, request.digest, begun.version)
+        keep = partial(self._keep_version, request, begun)
+        context.repeatable = Repeatable(begun.begun.at, request.digest, begun.version, keep)
         try:
             computed = await compute()
         except BaseException as error:
             with suppress(*REDIS_FAILURES):
-                await self._release(request, begun, error, context.repeatable.version)
+                await self._release(request, begun, error)
             raise
         stored = None
         with suppress(*REDIS_FAILURES):
@@ -313,24 +312,27 @@ class IdempotentAnswers:
                 await self._redis.hset(request.name, "answer", value)
         return stored or answer
 
+    async def _keep_version(self, request: KeyedRequest, begun: _Try, version: Version) -> None:
+        """Have later tries answered by the version of this one; without Redis they may not be."""
+        from core.redis import REDIS_FAILURES
+
+        if version != begun.version:
+            with suppress(*REDIS_FAILURES), self._circuit.calling("idempotency"):
+                names = (request.lock, request.name)
+                await self._redis.eval(_KEEP_VERSION, 2, *names, begun.token, version)
+
     async def _release(
         self,
         request: KeyedRequest,
         begun: _Try,
         error: BaseException | None,
-        version: Version | None = None,
     ) -> None:
         """Let another try begin at once.
 
-        It makes the same ids, and is answered by the same version, unless certainly nothing of the
-        request was recorded. A try whose lock has expired changes nothing.
+        It makes the same ids, unless certainly nothing of the request was recorded. A try whose
+        lock has expired changes nothing.
         """
         is_harmless = isinstance(error, ServiceError) and not isinstance(error, _MAY_BE_RECORDED)
-        if version not in (None, begun.version) and not is_harmless:
-            with self._circuit.calling("idempotency"):
-                names = (request.lock, request.name)
-                await self._redis.eval(_KEEP_VERSION, 2, *names, begun.token, version)
-            return
         doomed = [request.lock]
         if begun.is_first and is_harmless:
             doomed.append(request.name)

@@ -49,10 +49,12 @@ class Service:
     def __init__(
         self, redis: Redis, *, lease_seconds: float = 5.0, secret: bytes = bytes(32)
     ) -> None:
-        self.errors: list[BaseException] = []  # of the next calls
+        self.refusals: list[BaseException] = []  # of the next calls, before they are recorded
+        self.errors: list[BaseException] = []  # of the next calls, while they are
         self.calls = 0
         self.entered = asyncio.Event()
-        self.gate = asyncio.Event()
+        self.computed, self.gate = asyncio.Event(), asyncio.Event()
+        self.computed.set()
         self.gate.set()
         self.reply_text = ""
         self.is_killed = False  # once a request is recorded
@@ -95,6 +97,12 @@ class Service:
             request.repeatable = request.repeatable.assigned(self.assigned)
             self.versions.append(request.repeatable.version)
         self.entered.set()
+        await self.computed.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
+        if request.repeatable is not None and request.repeatable.version is not None:
+            assert request.repeatable.keep_version is not None
+            await request.repeatable.keep_version(request.repeatable.version)
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
@@ -113,7 +121,7 @@ class Service:
 
 async def die_in_request(redis_url: str, key: str) -> None:
     service = Service(Redis.from_url(redis_url), lease_seconds=0.3)
-    service.is_killed = True
+    service.is_killed, service.assigned = True, "v2"
     async with service.client() as client:
         await client.post(
             "/predict",

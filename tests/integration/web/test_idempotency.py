@@ -265,11 +265,26 @@ async def test_try_that_was_refused_leaves_no_version(
     service: Service, client: httpx.AsyncClient
 ) -> None:
     headers = keyed()
-    service.assigned, service.errors = "v2", [RunnerUnavailable("gone")]
+    service.assigned, service.refusals = "v2", [RunnerUnavailable("gone")]
     await client.post("/predict", json={"text": "good"}, headers=headers)
     service.assigned = "v1"
     await client.post("/predict", json={"text": "good"}, headers=headers)
     assert service.versions == ["v2", "v1"]
+
+
+async def test_version_that_did_not_answer_in_time_does_not_have_the_next_try(
+    service: Service, client: httpx.AsyncClient
+) -> None:
+    """It may hang, and the operator may have taken it back."""
+    headers, hasty = keyed(), {"X-Request-Timeout-Ms": "50"}
+    service.assigned = "v2"
+    service.computed.clear()
+    late = await client.post("/predict", json={"text": "good"}, headers=headers | hasty)
+    assert late.status_code == 504
+    service.computed.set()
+    service.assigned = "v1"
+    again = await client.post("/predict", json={"text": "good"}, headers=headers)
+    assert (again.status_code, service.versions) == (200, ["v2", "v1"])
 
 
 @pytest.mark.parametrize("value", [b"v3", b"\xff", b"", b"[" * 100_000])
@@ -302,13 +317,14 @@ async def test_process_killed_in_a_request_frees_its_key_and_the_next_try_has_it
     )
     assert killed.returncode == -9, killed.stderr
     recorded = UUID(killed.stdout.decode().strip())
+    service.assigned = "v1"
     async with asyncio.timeout(10):
         while True:
             reply = await client.post("/predict", json={"text": "good"}, headers=headers)
             if reply.status_code != 409:
                 break
             await asyncio.sleep(0.05)
-    assert (reply.status_code, service.calls) == (200, 1)
+    assert (reply.status_code, service.calls, service.versions) == (200, 1, ["v2"])
     assert UUID(reply.json()["id"]) == recorded
     again = await client.post("/predict", json={"text": "good"}, headers=headers)
     assert again.content == reply.content

@@ -314,6 +314,48 @@ async def test_try_without_a_version_is_answered_by_that_of_an_earlier_one(
     assert request.repeatable.version == first.version
 
 
+async def test_version_is_kept_for_later_tries_once_the_log_may_have_it_and_not_before(
+    setup: Setup,
+) -> None:
+    kept: list[tuple[Version, int]] = []
+
+    async def keep(version: Version) -> None:
+        kept.append((version, len(setup.log.predictions)))
+
+    def try_anew() -> None:
+        repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key", None, keep)
+        request_context.enter(RequestContext("id", repeatable=repeatable))
+
+    setup.policy = RolloutPolicy(salt="salt", ab_weights=Weights(v1=100, v2=0))
+    for endpoint in ("/predict", "/predict/batch"):
+        try_anew()
+        await setup.path.predict(["text"], None, endpoint)
+    try_anew()
+    await setup.path.predict_ab("text", None)
+    assert kept == [("v1", 0), ("v1", 1), ("v1", 2)]
+    try_anew()
+    await setup.path.predict(["text"], "v2", "/predict")  # which it names each time
+    setup.v1.fails = True
+    try_anew()
+    with pytest.raises(RunnerUnavailable):
+        await setup.path.predict(["another text"], None, "/predict")
+    assert len(kept) == 3
+
+
+async def test_version_of_a_test_is_kept_before_it_answers(setup: Setup) -> None:
+    """It is recorded although its client may have left, and come again."""
+    kept: list[tuple[Version, int]] = []
+
+    async def keep(version: Version) -> None:
+        kept.append((version, len(setup.v1.calls) + len(setup.v2.calls)))
+
+    repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key", None, keep)
+    request_context.enter(RequestContext("id", repeatable=repeatable))
+    prediction = await setup.path.predict_ab("text", "ann")
+    assert prediction.assignment is not None
+    assert kept == [(prediction.version, 0)]
+
+
 async def test_first_try_of_a_subject_notes_the_version_that_it_is_assigned_to(
     setup: Setup,
 ) -> None:
