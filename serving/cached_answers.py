@@ -50,8 +50,12 @@ async def _delete(redis: Redis, hashes: set[str] | None) -> int:
     deleted, cursor = 0, 0
     while True:
         cursor, keys = await redis.scan(cursor, match=f"{PREFIX}*", count=KEYS_AT_A_TIME)
-        texts = [key.decode() if isinstance(key, bytes) else key for key in keys]
-        if named := [key for key in texts if hashes is None or hash_of(key) in hashes]:
+        # Another program may have written keys that are no UTF-8.
+        if named := [key for key in keys if hashes is None or hash_of(_text(key)) in hashes]:
             deleted += int(await redis.delete(*named))
         if cursor == 0:
             return deleted
+
+
+def _text(key: bytes | str) -> str:
+    return key.decode(errors="replace") if isinstance(key, bytes) else key

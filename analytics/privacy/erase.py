@@ -130,6 +130,8 @@ async def erase(
         await _log(connection, actor, "erase", {"by": selector.kind})
     found, counts = await find(engine, hashes, selector, salts)
     found.text_hashes |= {*waiting.texts, *hashes.all_hashes(waiting.texts)}
+    unknown = filter(None, [found.last_without_cached_hash, waiting.last_unknown])
+    found.last_without_cached_hash = max(unknown, default=None)
     counts.tombstones = len(identified.digests) + len(ends)
     counts.predictions = counts.labels = counts.comparisons = 0
     for ids in in_parts(sorted(found.predictions)):
@@ -161,6 +163,8 @@ class _Waiting:
     texts: set[bytes] = field(default_factory=set)
     # The predictions that need a tombstone of their own, and their times.
     ends: dict[UUID, datetime] = field(default_factory=dict)
+    # When the last was made of whose text nothing is known.
+    last_unknown: datetime | None = None
 
 
 def _find_waiting(spool: Path, now: datetime, wanted: Selection) -> _Waiting:
@@ -179,6 +183,8 @@ def _find_waiting(spool: Path, now: datetime, wanted: Selection) -> _Waiting:
             or prediction.hashed_subject in digests
         ]
         found.texts |= {p.text_sha256 for p in mine if p.text_sha256 is not None}
+        unknown = [p.created_at for p in mine if p.text_sha256 is None]
+        found.last_unknown = max(filter(None, [found.last_unknown, *unknown]), default=None)
         found.ends |= {p.id: p.created_at for p in mine if p.created_at > now}
     return found
 

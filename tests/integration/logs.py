@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.prediction_log import PredictionLog
+from analytics.log.records import TextStorage
 from analytics.log.seal import SpoolSeal
 from analytics.log.shipper import Shipper
 from analytics.log.spool import Spool
@@ -45,10 +46,12 @@ class SpooledLog:
 
 
 @asynccontextmanager
-async def spooled_log(folder: Path) -> AsyncIterator[SpooledLog]:
+async def spooled_log(
+    folder: Path, text_storage: TextStorage = "hash"
+) -> AsyncIterator[SpooledLog]:
     spool = Spool(folder, max_bytes=1 << 30, durability="page_cache", when_full="refuse")
     spool.start()
-    log = PredictionLog(spool, SpoolSeal(folder), text_storage="hash", when_full="refuse")
+    log = PredictionLog(spool, SpoolSeal(folder), text_storage=text_storage, when_full="refuse")
     yield SpooledLog(log, folder)
     await log.stop()
     await spool.close()

@@ -235,6 +235,18 @@ async def test_text_of_what_waits_is_found_for_its_cached_answers(
     assert found.text_hashes == {digest, hashes.hash(digest, hashes.current)}
 
 
+async def test_what_waits_without_a_hash_of_its_text_empties_the_cache(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    spool, at = tmp_path / "spool", datetime.now(UTC)
+    mine = History(1).assign("me", at=at)
+    async with spooled_log(spool, "none") as log:
+        await log.log.record([mine, make_prediction("yours")])
+        selector = Selector("subject", "me")
+        found, _ = await erase(engine, HashKeys(), selector, ["salt"], ACTOR, spool=spool)
+    assert found.last_without_cached_hash == mine.created_at
+
+
 def test_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     assert not list(waiting_entries(spool))
@@ -417,18 +429,19 @@ async def stored(engine: AsyncEngine, redis: Redis) -> None:
 @pytest.mark.usefixtures("environment")
 async def test_command_erases_from_postgresql_and_redis(engine: AsyncEngine, redis: Redis) -> None:
     await stored(engine, redis)
+    await redis.set(b"sentiment:\xff", "of another program")
     run = sentiment_privacy_in_thread
     dry = await run("erase", "--text", "mine", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
     assert json.loads(dry.stdout)["predictions"] == 1
-    assert (await redis.dbsize(), len(await left(engine))) == (4, 2)
+    assert (await redis.dbsize(), len(await left(engine))) == (5, 2)
     refused = await run("erase", "--text", "mine", stdin="n\n")
     assert (refused.exit_code, len(await left(engine))) == (1, 2)
     done = await run("erase", "--text", "-", "--json", "--yes", stdin="mine\n")
     assert done.exit_code == 0, done.output
     numbers = json.loads(done.stdout)
     assert (numbers["dry_run"], numbers["predictions"], numbers["cached_answers"]) == (False, 1, 3)
-    assert (await redis.dbsize(), len(await left(engine))) == (1, 1)
+    assert (await redis.dbsize(), len(await left(engine))) == (2, 1)
     assert (await run("erase", "--text", "mine", "--yes")).exit_code == 0
 
 
