@@ -7,6 +7,7 @@ import fcntl
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from core.background import Background
-from core.errors import UnavailableError
+from core.errors import Overloaded, UnavailableError
 from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
@@ -33,6 +34,8 @@ logger = logging.getLogger("bentoml.sentiment.jobs")
 
 POLL_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+# A job waits so many times as long for a runner that is overloaded as for one that is down.
+BUSY_TIMES = 6
 # The status on disk is at most so old.
 STATUS_SECONDS = 0.5
 # Within a chunk, between two looks at whether the job was removed.
@@ -202,6 +205,7 @@ class _Run:
         self._status = job.status()
         self._written_at = 0.0
         self._checked_at = self._reading_since = time.monotonic()
+        self._waiting = threading.Lock()
         self._is_stopping = False
 
     async def run(self, *, restart: bool) -> _Outcome:
@@ -323,13 +327,16 @@ class _Run:
         The job waits in its turn, and begins the chunk again, if others need not wait.
         """
         self._wait(error.detail)
-        if self._waits_in_turn(seconds):
+        # One that is only busy takes a piece now and then: jobs that gave way as soon would all
+        # begin their chunks again and again.
+        if self._waits_in_turn(seconds / BUSY_TIMES if isinstance(error, Overloaded) else seconds):
             raise error
 
     def _wait(self, reason: str) -> None:
-        if self._status.reason != reason or self._status.attempts:
-            self._status = replace(self._status, state="waiting", attempts=0, reason=reason)
-            self._write()
+        with self._waiting:  # for both versions, in two threads
+            if self._status.reason != reason or self._status.attempts:
+                self._status = replace(self._status, state="waiting", attempts=0, reason=reason)
+                self._write()
 
     def _end(self, state: JobState, reason: str | None) -> None:
         self._status = replace(
