@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,6 +29,8 @@ logger = logging.getLogger("bentoml.sentiment.rollout")
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 FROZEN_AFTER_SECONDS = 2.0
+# A disk that stands still delays neither a change nor a poll for longer.
+COPY_SECONDS = 1.0
 # So far back the policy is looked for that named the model which a runner holds.
 EARLIER_POLICIES = 20
 
@@ -56,6 +60,7 @@ class LivePolicy(Background):
         self._is_refreshed = False
         # What the copy on disk has, as far as this process knows.
         self._copied: PolicyRecord | None = None
+        self._copying = threading.Lock()
         self._copy_error = ""
         self._confirmed_at = time.monotonic()
         self._logged_frozen = False
@@ -166,10 +171,12 @@ class LivePolicy(Background):
     async def _keep_copy(self) -> None:
         """Write the copy, again and again if need be: a full disk has room again some day.
 
-        Not under the lock: a disk that stands still delays no change.
+        Not under the lock, and by one thread at a time: all write by way of the same file.
         """
         if self._copied != self.record:
-            await asyncio.to_thread(self._write_copy, self.record)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COPY_SECONDS):
+                    await asyncio.to_thread(self._write_copy, self.record)
 
     def _read_copy(self) -> PolicyRecord | None:
         try:
@@ -183,6 +190,8 @@ class LivePolicy(Background):
             return None
 
     def _write_copy(self, record: PolicyRecord) -> None:
+        if not self._copying.acquire(blocking=False):
+            return  # another thread does, and who asks next writes this one
         try:
             write_atomically(self._copy, STORED.dump_json(record, by_alias=True))
             self._copied, self._copy_error = record, ""
@@ -190,3 +199,5 @@ class LivePolicy(Background):
             if self._copy_error != (reason := describe_error(error)):
                 self._copy_error = reason
                 logger.warning("the copy of the rollout policy cannot be written: %s", reason)
+        finally:
+            self._copying.release()

@@ -81,7 +81,7 @@ class _WatchedWriter:
         try:
             new = await self._writer.write(predictions, comparisons, failures)
         except asyncio.CancelledError:
-            self.error = TimeoutError()  # asked, and not answered
+            self.error = self.error or TimeoutError()  # asked, and not answered
             raise
         except Exception as error:
             self.error = error

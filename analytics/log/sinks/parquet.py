@@ -76,6 +76,7 @@ class ParquetSink:
 
     async def deliver(self, name: str, rows: Sequence[Row], gone_among: GoneAmong) -> Delivered:
         # A folder that hangs keeps its thread. No second one joins it, so nothing piles up.
+        gone: set[str] = set()
         if self._writing is not None:
             await asyncio.wait({self._writing})
             gone = await gone_among(row["id"] for row in rows)
@@ -94,7 +95,7 @@ class ParquetSink:
         except Exception as error:  # noqa: BLE001  each store has errors of its own, with secrets
             raise SinkUnavailable(f"the store fails: {type(error).__name__}") from None
         self._put_times = 1
-        return Delivered(len(rows))
+        return Delivered(len(rows), gone=len(gone))
 
     async def close(self) -> None:
         pass

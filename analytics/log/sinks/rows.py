@@ -91,8 +91,12 @@ async def read_rows(engine: AsyncEngine, records: Sequence[Found]) -> tuple[list
 async def gone_among(engine: AsyncEngine, ids: Iterable[str]) -> set[str]:
     """Those of some ids that PostgreSQL has no more. Raises DATABASE_FAILURES: it is away."""
     asked = set(ids)
+    ordered, gone = sorted(map(UUID, asked)), set(asked)
     async with timed("select"), engine.connect() as connection:
-        return asked.difference(await connection.scalars(_PRESENT, _ids(sorted(map(UUID, asked)))))
+        for first in range(0, len(ordered), QUERY_ROWS):
+            some = _ids(ordered[first : first + QUERY_ROWS])
+            gone.difference_update(await connection.scalars(_PRESENT, some))
+    return gone
 
 
 async def count_committed(engine: AsyncEngine, records: Sequence[Found]) -> int:
