@@ -163,7 +163,8 @@ class Settings(BaseSettings):
     """most characters of a text, after stripping; a request has to fit into MAX_BODY_BYTES too"""
     long_text: LongText = Field(
         "truncate",
-        description="a text of more tokens than the model's window, unless a request says it; "
+        description="a text of more tokens than the model's window, unless a request says it "
+        "(a job that says nothing: truncate); "
         "truncate: its beginning is read; windows: all of it is read, in overlapping windows; "
         "refuse: answer 422",
     )
