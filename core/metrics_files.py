@@ -90,6 +90,7 @@ def merge_dead(folder: Path, is_open: IsOpen) -> None:
     Gauges that end with their process are deleted.
 
     Raises:
+        BlockingIOError: a process reads them; it may have been stopped, so nobody waits for it.
         OSError: the disk is full; the files that could not be merged are still there.
     """
     dead = _groups(
@@ -97,7 +98,7 @@ def merge_dead(folder: Path, is_open: IsOpen) -> None:
     )
     if not dead:
         return
-    with _locked(folder, fcntl.LOCK_EX):
+    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         for group in sorted(dead, key=lambda group: not group.ends_with_process):
             if not group.ends_with_process:
                 merged = folder / f"{group.kind}_{MERGED}.db"
@@ -118,8 +119,12 @@ def has_open(process: int, file: Path) -> bool:
 def _locked(folder: Path, mode: int) -> Iterator[None]:
     """Keep a reader from counting a file twice, or not at all, while it is merged."""
     with ExitStack() as opened:
-        with suppress(OSError):  # the folder is gone, and its files with it
+        try:
             fcntl.flock(opened.enter_context(folder.joinpath("lock").open("ab")), mode)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # the folder is gone, and its files with it
         yield
 
 

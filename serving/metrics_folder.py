@@ -38,6 +38,8 @@ class MetricsFolder:
         fault = ""
         try:
             merge_dead(self.path, is_open)
+        except BlockingIOError:
+            return  # the next look comes in a second
         except OSError as error:
             fault = error.strerror or type(error).__name__
         if fault and fault != self._fault:

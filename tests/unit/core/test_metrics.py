@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -281,18 +283,31 @@ def test_reading_and_merging_at_once_count_each_file_once(tmp_path: Path) -> Non
     done = threading.Event()
 
     def read_often() -> None:
-        while not done.is_set():
+        while not done.wait(0.0005):  # a moment for the other
             read.add(samples(tmp_path)["hits_total"])
 
     for process in range(DEAD, DEAD + 100):
         write(tmp_path / f"counter_{process}.db", ("hits_total", 1.0))
     reader = threading.Thread(target=read_often)
     reader.start()
-    for last_dead in range(DEAD, DEAD + 100):
-        merge_dead(tmp_path, lambda process, _, last_dead=last_dead: process > last_dead)  # type: ignore[misc]
+    last_dead = DEAD
+    while last_dead < DEAD + 100:
+        with suppress(BlockingIOError):
+            merge_dead(tmp_path, lambda process, _, last_dead=last_dead: process > last_dead)  # type: ignore[misc]
+            last_dead += 1
     done.set()
     reader.join()
     assert read == {100.0}
+
+
+def test_reader_that_stands_still_keeps_nobody_waiting(tmp_path: Path) -> None:
+    write(tmp_path / f"counter_{DEAD}.db", ("hits_total", 1.0))
+    with (tmp_path / "lock").open("ab") as reading:
+        fcntl.flock(reading, fcntl.LOCK_SH)
+        with pytest.raises(BlockingIOError):
+            merge_dead(tmp_path, lambda *_: False)
+    merge_dead(tmp_path, lambda *_: False)
+    assert samples(tmp_path) == {"hits_total": 1.0}
 
 
 def test_prometheus_client_reads_the_same(tmp_path: Path) -> None:
