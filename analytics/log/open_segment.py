@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -39,7 +40,9 @@ class OpenSegment:
         temporary = self.path.with_suffix(TEMP_SUFFIX)
         self._file = open(temporary, "x+b", buffering=0, opener=open_private)  # noqa: SIM115
         try:
-            try_lock(self._file)
+            # A process that starts may take it for one that a killed process left, and removes it.
+            if not try_lock(self._file):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(temporary))
             temporary.rename(self.path)
             if durability == "fsync":
                 fsync_folder(folder)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from analytics.log.open_segment import Durability
+from analytics.log.open_segment import Durability, OpenSegment
 from analytics.log.records import encode
 from analytics.log.rejected import REJECTED, put_back, set_aside
 from analytics.log.segments import (
     SEGMENT_BYTES,
     SpoolReader,
     count_predictions,
+    remove_temporary,
     segments,
     size_bytes,
+    try_lock,
 )
 from analytics.log.spool import Spool, SpoolFull, WhenFull
 from tests.unit.analytics.spools import PLENTY, entry, texts
@@ -275,3 +280,36 @@ async def test_of_two_that_put_rejected_lines_back_the_second_finds_none(tmp_pat
         await asyncio.sleep(0.1)  # it has looked, and waits
         (tmp_path / REJECTED).unlink()
     assert (await second).lines == 0
+
+
+def test_segment_is_locked_although_processes_start_and_remove_temporary_files(
+    tmp_path: Path,
+) -> None:
+    """Else the shipper takes it for complete, and what is written next is lost."""
+    done = threading.Event()
+
+    def start_again_and_again() -> None:
+        while not done.is_set():
+            remove_temporary(tmp_path)
+
+    starting = [threading.Thread(target=start_again_and_again) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    made = 0
+    try:
+        for thread in starting:
+            thread.start()
+        for _ in range(10_000):
+            with suppress(FileNotFoundError):
+                segment = OpenSegment(tmp_path, "page_cache")
+                made += 1
+                with segment.path.open("rb") as file:
+                    assert not try_lock(file)
+                segment.close()
+                segment.path.unlink()
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
+        for thread in starting:
+            thread.join()
+    assert made > 1_000
