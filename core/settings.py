@@ -293,8 +293,8 @@ class Settings(BaseSettings):
     """most predictions that may wait for an endpoint or folder that is down, at 40 to 150 bytes"""
     log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
-    database_pool_size: int = Field(5, ge=2, le=1_000)
-    """PostgreSQL connections of each API process, which keeps half of them, at most 3, to itself"""
+    database_pool_size: int = Field(5, ge=3, le=1_000)
+    """PostgreSQL connections of each API process, which keeps half of them, 2 or 3, to itself"""
     database_timeout_seconds: float = Field(5.0, ge=0.1, le=3_600)
     """longest wait for a connection or an analytics query"""
 

@@ -28,7 +28,7 @@ def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) 
     """Set the fields of `policy` that are set in `changes`.
 
     Raises:
-        InvalidRequest: `changes` sets shares that the schedule sets.
+        InvalidRequest: `changes` sets shares that the schedule sets, or takes its guardrails.
     """
     changed = changes.model_fields_set
     new = policy.model_copy(update={name: getattr(changes, name) for name in changed})
@@ -41,6 +41,10 @@ def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) 
                 "the schedule sets it; to set it by hand, set schedule to null",
             )
     if "schedule" not in changed:
+        if new.guardrails is None:
+            raise invalid_field(
+                "changes.guardrails", "a schedule needs them; to end it, set schedule to null"
+            )
         return new
     if new.guardrails is None:
         new = new.model_copy(update={"guardrails": Guardrails()})

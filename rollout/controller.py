@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from core import metrics
 from core.background import Background
 from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
 from core.types import Version
@@ -137,6 +138,7 @@ class RolloutController(Background):
                 logger.warning("the guardrails cannot be evaluated now: %s", describe_error(error))
             except Exception:  # the edge of a loop, which goes on
                 logger.exception("the guardrails cannot be evaluated: unexpected error")
+                metrics.background_failures.labels(type(self).__name__).inc()
             await asyncio.sleep(CHECK_SECONDS)
 
 

@@ -99,7 +99,8 @@ class Container:
             timeout_seconds=settings.database_timeout_seconds,
         )
         # Apart from what clients ask for, however many wait for it: the policy, the guardrails.
-        own = min(MAX_OWN_CONNECTIONS, settings.database_pool_size // 2)
+        # Who evaluates the guardrails holds one, the leader's, and asks for the policy by another.
+        own = min(MAX_OWN_CONNECTIONS, max(2, settings.database_pool_size // 2))
         self.own_engine = make_engine(pool_size=own)
         self.client_engine = make_engine(pool_size=settings.database_pool_size - own)
         circuit = RedisCircuit()

@@ -441,7 +441,7 @@ def test_wrong_values_are_refused_with_a_sentence(values: Values, sentence: str)
     "values",
     [
         {"api": {"autoscaling": {"maxReplicas": 13}}},
-        {"api": {"autoscaling": {"maxReplicas": 20}}, "config": {"DATABASE_POOL_SIZE": 2}},
+        {"api": {"autoscaling": {"maxReplicas": 16}}, "config": {"DATABASE_POOL_SIZE": 3}},
         {"api": {"autoscaling": {"maxReplicas": 100}}, "database": {"maxConnections": 1000}},
         {"api": {"autoscaling": {"by": "none"}, "replicas": 1}, "config": {"API_WORKERS": 16}},
     ],

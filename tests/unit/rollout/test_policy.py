@@ -150,6 +150,13 @@ def test_shares_that_the_schedule_sets_cannot_be_set_by_hand() -> None:
     assert shadowed.progress == scheduled().progress
 
 
+def test_guardrails_cannot_be_taken_from_a_schedule() -> None:
+    with pytest.raises(InvalidRequest, match="a schedule needs them"):
+        with_changes(scheduled(), changes(guardrails=None), NOW)
+    ended = with_changes(scheduled(), changes(schedule=None, guardrails=None), NOW)
+    assert (ended.schedule, ended.guardrails) == (None, None)
+
+
 def test_rolled_back_policy_exposes_no_challenger() -> None:
     policy = with_changes(
         scheduled(), changes(shadow_percent=10, predict_weights={"v1": 50, "v2": 50}), NOW
