@@ -10,12 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from rich.console import Console
 
+from core.command_output import note
 from core.paths import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-console = Console(stderr=True, highlight=False, emoji=False)
 STDERR = 2  # stdout is for the result of the command, which may be a file of rows
 
 
@@ -47,7 +46,7 @@ def ensure_packages(lock: Path, purpose: str, megabytes: int) -> None:
     """
     if missing := missing_pins(lock):
         names = missing[0].name if len(missing) == 1 else f"{len(missing)} packages"
-        console.print(f"installing {names} for {purpose}, about {megabytes} MB")
+        note(f"installing {names} for {purpose}, about {megabytes} MB")
         install_lock(lock)
 
 

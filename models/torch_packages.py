@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from core.command_output import note
 from core.late_packages import (
     REQUIREMENTS,
     PackagesUnavailable,
-    console,
     install_lock,
     missing_pins,
     run_pip,
@@ -38,7 +38,7 @@ def ensure_torch_packages(folder: Path = REQUIREMENTS, index: str | None = None)
         [*(pin.name for pin in torch), *([f"{len(others)} packages"] if others else [])]
     )
     size = f", about {_DOWNLOAD_MB} MB" if torch else ""
-    console.print(f"installing {names} for importing, training or tests{size}")
+    note(f"installing {names} for importing, training or tests{size}")
     for pin in torch:
         install_torch(str(pin), index)
     install_lock(lock)
@@ -58,7 +58,7 @@ def install_torch(pin: str, index: str | None = None, python: str = sys.executab
         return
     if index:
         raise PackagesUnavailable(f"{index} has no {build} for this machine:\n{pip.stderr.strip()}")
-    console.print("pip's index has no CPU build of torch; fetching it from pytorch.org")
+    note("pip's index has no CPU build of torch; fetching it from pytorch.org")
     if not run_uv("--torch-backend", "cpu", pin, python=python):
         raise PackagesUnavailable(
             f"{build} cannot be installed. `sentiment install-torch --index URL` takes it from "
