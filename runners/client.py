@@ -29,7 +29,8 @@ from runners.transport import RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-DESCRIBE_TIMEOUT_SECONDS = 2.0
+# Looking up the hosts, asking them, and having them load a model take at most 2.5 s together.
+DESCRIBE_TIMEOUT_SECONDS = 3.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0

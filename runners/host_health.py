@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiohttp
 
 from core.errors import describe_error
-from core.types import Classification, LongText, RunnerDescription
+from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.lanes import Lane
 from runners.transport import RUNNER_FAILURES, RemoteRunner
 
@@ -33,9 +35,9 @@ class Host:
         self.runner = runner
         # May be called: it answers, and has a model.
         self.is_up = False
+        # It answered the last time it was asked; it may have no model.
+        self.answers = False
         self.description: RunnerDescription | None = None
-        # It answers that no model can be loaded.
-        self.lacks_model = False
         self._missed_probes = 0
         self._tokens = 0
         self._last_call_at = 0.0
@@ -92,12 +94,22 @@ class Host:
 
     async def probe(self) -> RunnerDescription | None:
         """Note whether the host is up; returns its description, None without an answer."""
+        return await self._note(self.runner.describe)
+
+    async def load(self, desired: DesiredModel) -> RunnerDescription | None:
+        """Have the host load a model; returns its description, None without an answer."""
+        return await self._note(partial(self.runner.load, desired))
+
+    async def _note(
+        self, ask: Callable[[], Awaitable[RunnerDescription]]
+    ) -> RunnerDescription | None:
+        """Note what the answer to a request, or its lack, says of the host."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                description = await self.runner.describe()
+                description = await ask()
         except RUNNER_FAILURES as error:
             self._missed_probes += 1
-            self.lacks_model = False
+            self.answers = False
             is_timeout = isinstance(error, TimeoutError)
             if self.is_up and (not is_timeout or self._missed_probes >= UNHEALTHY_AFTER):
                 logger.warning(
@@ -106,6 +118,6 @@ class Host:
                 self.is_up = False
             return None
         self.is_up, self._missed_probes = description.has_model, 0
-        self.lacks_model = not description.has_model
+        self.answers = True
         self.description = description
         return description

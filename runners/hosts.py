@@ -127,9 +127,28 @@ class RunnerHosts:
             aiohttp.ClientConnectionError: no host answers.
         """
         await self._update_hosts()
+        await asyncio.gather(*(host.probe() for host in self._hosts.values()))
+        return self._described()
+
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
+        """Have each host that answers, and has not observed this generation, load the model.
+
+        Raises:
+            aiohttp.ClientConnectionError: no host answers.
+        """
+        behind = [
+            host
+            for host in self._hosts.values()
+            if host.answers and host.description and not host.description.has_observed(desired)
+        ]
+        # At once: one that falls silent keeps the others from nothing.
+        await asyncio.gather(*(host.load(desired) for host in behind))
+        return self._described()
+
+    def _described(self) -> RunnerDescription:
+        """The hosts that answered the last time they were asked, as one runner."""
         hosts = list(self._hosts.values())
-        probes = await asyncio.gather(*(host.probe() for host in hosts))
-        descriptions = [description for description in probes if description is not None]
+        descriptions = [host.description for host in hosts if host.answers and host.description]
         metrics.runner_hosts.labels(self._version).set(len(descriptions))
         if any(host.is_up for host in hosts):
             # Without another host, calls are better left to the one that does not answer.
@@ -139,18 +158,6 @@ class RunnerHosts:
         if not descriptions:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")
         return _combined(descriptions)
-
-    async def load(self, desired: DesiredModel) -> RunnerDescription:
-        """Have each host that has not observed this generation load the model.
-
-        Raises:
-            aiohttp.ClientConnectionError: no host answers.
-        """
-        for host in self._hosts.values():
-            answers = host.is_up or host.lacks_model
-            if answers and host.description and not host.description.has_observed(desired):
-                await host.runner.load(desired)
-        return await self.describe()
 
     async def close(self) -> None:
         hosts = [*self._hosts.values(), *self._leaving]

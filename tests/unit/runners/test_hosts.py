@@ -11,6 +11,7 @@ import pytest
 from bentoml.exceptions import ServiceUnavailable
 
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
+from runners.client import DESCRIBE_TIMEOUT_SECONDS
 from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
 from tests.unit.fakes import counter, runner_description
@@ -132,6 +133,31 @@ async def test_load_request_reaches_the_hosts_that_have_not_observed_it(machines
     assert {url: host.requested for url, host in machines.hosts.items()} == {
         url: [desired] for url in "abc"
     }
+
+
+async def test_load_request_does_not_wait_for_a_host_that_is_silent(machines: Machines) -> None:
+    desired = DesiredModel("m:2", 5)
+    machines.hosts["a"].hangs = True
+    for _ in range(2):
+        started = asyncio.get_running_loop().time()
+        await machines.runner.describe()
+        description = await machines.runner.load(desired)
+        assert asyncio.get_running_loop().time() - started < DESCRIBE_TIMEOUT_SECONDS
+        assert description.has_observed(desired)
+    assert machines.hosts["a"].requested == []
+    assert [machines.hosts[url].requested for url in "bc"] == [[desired], [desired]]
+
+
+async def test_host_that_falls_silent_when_asked_to_load_keeps_no_other_from_it(
+    machines: Machines,
+) -> None:
+    desired = DesiredModel("m:2", 5)
+    machines.hosts["a"].hangs = True
+    started = asyncio.get_running_loop().time()
+    description = await machines.runner.load(desired)
+    assert asyncio.get_running_loop().time() - started < DESCRIBE_TIMEOUT_SECONDS
+    assert (description.hosts, description.has_observed(desired)) == (2, True)
+    assert [machines.hosts[url].requested for url in "bc"] == [[desired], [desired]]
 
 
 async def test_load_request_reaches_a_host_that_was_down_once_it_is_back(
