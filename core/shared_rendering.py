@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Generic, TypeVar
@@ -54,6 +55,13 @@ class SharedRendering(Generic[T]):
             self._next.add_done_callback(_note_failure)
         # Others wait for it too.
         return await asyncio.shield(self._next)
+
+    async def get_within(self, seconds: float, otherwise: T) -> T:
+        """The next rendering, or `otherwise`: it goes on, and another begins when it has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self.get()
+        return otherwise
 
     async def _run(self) -> T:
         async with self._turn:

@@ -34,6 +34,7 @@ from core.key_ring import KeyRing
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
+from core.shared_rendering import SharedRendering
 from core.types import Prediction, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
@@ -75,6 +76,8 @@ from web.read_api.uploads import UploadBounds
 
 # Enough for a guardrail's query, a partition's and the policy's at once.
 MAX_OWN_CONNECTIONS = 3
+# /health waits so long for the disk: as long as for PostgreSQL.
+DISK_SECONDS = 2.0
 
 
 class Container:
@@ -141,7 +144,9 @@ class Container:
             durability=settings.log_durability,
             when_full=settings.log_when_full,
         )
-        self._spool_folder = settings.spool_folder()
+        folder = settings.spool_folder()
+        self._log_rejects = SharedRendering(lambda: asyncio.to_thread(has_rejected_lately, folder))
+        self._log_overdue = SharedRendering(lambda: asyncio.to_thread(is_overdue, folder))
         self.sinks = settings.sinks
         self._log_drain_seconds = settings.log_drain_seconds
         metrics.log_max_bytes.set(settings.log_max_bytes)
@@ -319,10 +324,11 @@ class Container:
         return not self.log.refusing
 
     async def log_rejects(self) -> bool:
-        return await asyncio.to_thread(has_rejected_lately, self._spool_folder)
+        return await self._log_rejects.get_within(DISK_SECONDS, otherwise=False)
 
     async def log_overdue(self) -> bool:
-        return await asyncio.to_thread(is_overdue, self._spool_folder)
+        # What is on a disk that does not answer cannot be sent either.
+        return await self._log_overdue.get_within(DISK_SECONDS, otherwise=True)
 
     async def database_connected(self) -> bool:
         return await connected(self.own_engine)

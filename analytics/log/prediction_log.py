@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from analytics.log.records import ComparisonRecord, Entry, TextStorage, encode, to_record
 from analytics.log.seal import SpoolSeal
@@ -17,16 +17,19 @@ from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
 from core.background import Background, run_in_background
 from core.errors import LogUnavailable, describe_error
+from core.shared_rendering import SharedRendering
 from core.types import Comparison, Endpoint, Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
+T = TypeVar("T")
+
 # How often the spool is checked: while it refuses lines, and while no request uses it.
 REFUSING_CHECK_SECONDS = 0.2
 IDLE_CHECK_SECONDS = 1.0
 # A disk that does not answer for so long cannot be written to.
-CHECK_TIMEOUT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 # The least room in which the spool counts as writable: a batch of long texts is larger.
 CHECK_BYTES = 4_096
 # The failures of so long are one row.
@@ -53,8 +56,12 @@ class PredictionLog(Background):
         *,
         text_storage: TextStorage,
         when_full: WhenFull,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """With `when_full` "refuse", `record` raises once the spool refuses lines."""
+        """With `when_full` "refuse", `record` raises once the spool refuses lines.
+
+        A disk that does not answer for `answer_seconds` counts as one that refuses.
+        """
         self._spool = spool
         self._seal = seal
         self._text_storage: TextStorage = text_storage
@@ -62,6 +69,10 @@ class PredictionLog(Background):
         self._failures: Counter[tuple[ModelVersion, Endpoint, int | None]] = Counter()
         self._writing_failures: asyncio.Task[None] | None = None
         self._outage = False
+        self._answer_seconds = answer_seconds
+        self._hangs = False
+        # One at a time: a thread that waits for a hanging disk is not followed by others.
+        self._checks = SharedRendering(self._check_spool)
         self._needed_bytes = CHECK_BYTES
         self._written_at = -math.inf
 
@@ -119,27 +130,51 @@ class PredictionLog(Background):
 
     async def _run(self) -> None:
         while True:
-            await asyncio.to_thread(self._seal.keep)
-            if self._when_full == "refuse":  # a spool that drops lines refuses none
-                await self._check_spool()
+            await self._look_at_disk()
             await asyncio.sleep(REFUSING_CHECK_SECONDS if self._outage else IDLE_CHECK_SECONDS)
 
-    async def _check_spool(self) -> None:
-        is_written = time.monotonic() - self._written_at < IDLE_CHECK_SECONDS
-        if is_written and not self._outage:
-            return
+    async def _look_at_disk(self) -> None:
         try:
-            self._seal.check()
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-                await self._spool.check(self._needed_bytes, sync=self._outage)
-        except (OSError, SpoolFull) as error:
+            error = await self._answered(self._checks.get())
+        except TimeoutError as timeout:
+            self._set_outage(timeout)
+            return
+        self._hangs = False
+        # A spool that drops lines finds room for the next one if it can.
+        if error is None or self._when_full == "refuse":
             self._set_outage(error)
-        else:
-            self._set_outage(None)
+
+    async def _check_spool(self) -> OSError | SpoolFull | None:
+        """Why the spool cannot be written, or None."""
+        try:
+            await asyncio.to_thread(self._seal.keep)
+            self._seal.check()
+            is_written = time.monotonic() - self._written_at < IDLE_CHECK_SECONDS
+            if self._outage or not is_written:
+                needed_bytes = self._needed_bytes if self._when_full == "refuse" else 0
+                await self._spool.check(needed_bytes, sync=self._outage)
+        except (OSError, SpoolFull) as error:
+            return error
+        return None
+
+    async def _answered(self, work: Awaitable[T]) -> T:
+        """What the disk answers; raises TimeoutError if it does not."""
+        try:
+            async with asyncio.timeout(self._answer_seconds) as limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._hangs = True
+            raise self._no_answer() from None
+
+    def _no_answer(self) -> TimeoutError:
+        return TimeoutError(f"the disk has not answered for {self._answer_seconds:g} s")
 
     async def _write_failures_soon(self) -> None:
-        await asyncio.sleep(FAILURES_SECONDS)
-        await self._write_failures()
+        while self._failures:  # others may be counted while these are written
+            await asyncio.sleep(FAILURES_SECONDS)
+            await self._write_failures()
 
     async def _write_failures(self) -> None:
         now = datetime.now(UTC)
@@ -158,7 +193,9 @@ class PredictionLog(Background):
         line = encode(entry)
         try:
             self._seal.check()
-            await self._spool.append(line)
+            if self._hangs:
+                raise self._no_answer()
+            await self._answered(self._spool.append(line))
         except (OSError, SpoolFull) as error:
             self._needed_bytes = max(CHECK_BYTES, len(line))
             self._set_outage(error)

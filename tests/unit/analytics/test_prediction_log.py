@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from analytics.log.prediction_log import PredictionLog
+from analytics.log.prediction_log import ANSWER_SECONDS, PredictionLog
 from analytics.log.records import ComparisonRecord, Entry, decode, to_record
 from analytics.log.seal import SpoolSeal
 from analytics.log.spool import SpoolFull, WhenFull
@@ -30,8 +31,10 @@ class FakeSpool:
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.appends = 0
 
     async def append(self, line: bytes) -> None:
+        self.appends += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -49,8 +52,34 @@ def spool(tmp_path: Path) -> FakeSpool:
     return FakeSpool(tmp_path / "spool")
 
 
-def make_log(spool: FakeSpool, when_full: WhenFull = "refuse") -> PredictionLog:
-    return PredictionLog(spool, spool.seal, text_storage="hash", when_full=when_full)
+class HangingSeal(SpoolSeal):
+    """Hangs in its thread while it waits for its file."""
+
+    def __init__(self, spool: Path) -> None:
+        super().__init__(spool)
+        self.goes_on = threading.Event()
+        self.calls = 0
+
+    def keep(self) -> None:
+        super().keep()
+        if hasattr(self, "goes_on"):
+            self.calls += 1
+            self.goes_on.wait()
+
+
+def make_log(
+    spool: FakeSpool,
+    when_full: WhenFull = "refuse",
+    seal: SpoolSeal | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> PredictionLog:
+    return PredictionLog(
+        spool,
+        seal or spool.seal,
+        text_storage="hash",
+        when_full=when_full,
+        answer_seconds=answer_seconds,
+    )
 
 
 async def test_predictions_of_one_request_are_one_entry(spool: FakeSpool) -> None:
@@ -139,6 +168,55 @@ async def test_a_failing_spool_drops_and_counts_predictions_if_so_configured(
     assert counter("prediction_log_dropped_total") - before == 2
 
 
+async def test_disk_that_hangs_refuses_requests_until_it_answers(spool: FakeSpool) -> None:
+    log = make_log(spool, answer_seconds=0.1)
+    log.start()
+    spool.gate.clear()
+    with pytest.raises(LogUnavailable):
+        await log.record([prediction()])
+    checks = len(spool.checks)
+    await asyncio.sleep(1.0)
+    assert log.refusing
+    assert len(spool.checks) <= checks + 1  # the one that waits is the only one
+    spool.gate.set()
+    await until(lambda: not log.refusing)
+    await log.record([prediction()])
+    await log.stop()
+
+
+async def test_disk_that_hangs_is_noticed_before_a_request_comes(tmp_path: Path) -> None:
+    spool, seal = FakeSpool(tmp_path / "spool"), HangingSeal(tmp_path / "spool")
+    log = make_log(spool, seal=seal, answer_seconds=0.1)
+    log.start()
+    await until(lambda: log.refusing)
+    await asyncio.sleep(0.5)
+    assert seal.calls == 1
+    seal.goes_on.set()
+    await until(lambda: not log.refusing)
+    await log.stop()
+
+
+async def test_disk_that_hangs_holds_up_no_request_of_a_log_that_drops(spool: FakeSpool) -> None:
+    log = make_log(spool, "drop_oldest", answer_seconds=0.2)
+    log.start()
+    before = counter("prediction_log_dropped_total")
+    spool.gate.clear()
+    await log.record([prediction()])  # the first waits for as long as a disk may take
+    started = asyncio.get_running_loop().time()
+    for _ in range(100):
+        log.check()
+        await log.record([prediction()])
+    assert asyncio.get_running_loop().time() - started < 0.2
+    assert counter("prediction_log_dropped_total") - before == 101
+    assert not log.refusing
+    spool.gate.set()
+    async with asyncio.timeout(5):
+        while not spool.entries:
+            await log.record([prediction()])
+            await asyncio.sleep(0.05)
+    await log.stop()
+
+
 def failures(entries: Sequence[Entry]) -> list[tuple[ModelVersion, str, int]]:
     return [(f.model, f.endpoint, f.texts) for entry in entries for f in entry.failures]
 
@@ -155,6 +233,20 @@ async def test_failures_of_half_a_second_are_one_row(spool: FakeSpool) -> None:
     assert failures(spool.entries) == [
         (model, "/predict", 10), (model, "/predict/batch", 5), (model, "/predict", 2),
     ]  # fmt: skip
+
+
+async def test_failures_counted_while_others_are_written_are_written_too(
+    spool: FakeSpool,
+) -> None:
+    log, model = make_log(spool), ModelVersion("v1", "revision", "fake")
+    spool.gate.clear()
+    log.record_failure(model, "/predict", 1)
+    await until(lambda: spool.appends == 1)
+    log.record_failure(model, "/predict", 2)
+    spool.gate.set()
+    await until(lambda: len(spool.entries) == 2)
+    assert failures(spool.entries) == [(model, "/predict", 1), (model, "/predict", 2)]
+    await log.stop()
 
 
 async def test_failures_are_lost_without_an_error_when_the_spool_is_full(spool: FakeSpool) -> None:

@@ -91,6 +91,17 @@ async def test_what_never_changes_is_rendered_once_for_all(document: Document) -
     assert (await rendering.get(), document.begun) == (b"1", 1)
 
 
+async def test_who_waits_no_longer_gets_something_else_and_begins_no_second(
+    document: Document,
+) -> None:
+    rendering = SharedRendering(partial(asyncio.to_thread, document.render))
+    for _ in range(5):
+        assert await rendering.get_within(0.02, otherwise=b"?") == b"?"
+    assert document.begun == 1
+    document.free.set()
+    assert await rendering.get_within(5.0, otherwise=b"?") != b"?"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_who_leaves_ends_it_for_nobody_else(document: Document, kind: Kind) -> None:
     rendering = kind(document.render)
