@@ -42,6 +42,7 @@ class HashKeys:
         # Keys that are in no setting any more: no hash can be compared with theirs.
         self.unknown: tuple[int, ...] = ()
         self.current = FIRST_KEY
+        self._in_use: tuple[int, ...] = ()
         self.current_since = datetime.min.replace(tzinfo=UTC)
         # Whether no row of an earlier release is left without a key.
         self.is_converted = False
@@ -49,6 +50,14 @@ class HashKeys:
     @property
     def ids(self) -> tuple[int, ...]:
         return tuple(self._secrets)
+
+    @property
+    def in_use(self) -> tuple[int, ...]:
+        """The keys that hosts may have for new rows: those of the setting, or the kept one.
+
+        Not one that PostgreSQL keeps beside a setting: who reads the database has it.
+        """
+        return self._in_use or (self.current,)
 
     @property
     def current_secret(self) -> bytes:
@@ -90,6 +99,7 @@ class HashKeys:
         self._secrets |= {
             id_of[name]: secret for name, secret in configured.items() if name in id_of
         }
+        self._in_use = tuple(id_of[name] for name in configured if name in id_of)
         self.unknown = tuple(row.id for row in rows if row.id not in self._secrets)
         newest = next(iter(configured), None)
         self.current = kept if newest is None else id_of.get(newest, kept)

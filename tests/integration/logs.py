@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,15 @@ class SpooledLog:
     log: PredictionLog
     folder: Path
 
-    async def ship(self, engine: AsyncEngine) -> None:
+    async def ship(self, engine: AsyncEngine, hash_keys: Sequence[bytes] = ()) -> None:
         """Ship every segment of the spool."""
         stopping = asyncio.Event()
         stopping.set()
-        await self.ship_until(stopping, engine)
+        await self.ship_until(stopping, engine, hash_keys)
 
-    async def ship_until(self, stopping: asyncio.Event, engine: AsyncEngine) -> None:
+    async def ship_until(
+        self, stopping: asyncio.Event, engine: AsyncEngine, hash_keys: Sequence[bytes] = ()
+    ) -> None:
         """Run a shipper until `stopping` is set and the spool is empty.
 
         It has connections of its own to the database of `engine`, because it closes them after
@@ -40,7 +42,7 @@ class SpooledLog:
         """
         own = create_engine(engine.url, pool_size=1, timeout_seconds=5)
         try:
-            await Shipper(self.folder, LogWriter(own), poll_seconds=0.01).run(stopping)
+            await Shipper(self.folder, LogWriter(own, hash_keys), poll_seconds=0.01).run(stopping)
         finally:
             await own.dispose()
 

@@ -175,6 +175,21 @@ async def test_spooled_predictions_are_not_stored_after_their_erasure(
     assert await left(engine) == {other.id, *(prediction.id for prediction in again)}
 
 
+async def test_host_without_the_newest_key_stores_nothing_erased(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    old, new = b"a" * 32, b"b" * 32
+    async with spooled_log(tmp_path / "spool") as log:
+        await log.log.record([make_prediction("mine"), other := make_prediction("yours")])
+        await erase(engine, HashKeys([new, old]), Selector("text", "mine"), ["salt"], ACTOR)
+        await log.ship(engine, [old])
+    assert await left(engine) == {other.id}
+    # Who has the database alone can try no texts with them.
+    keys = "SELECT count(*) FROM erasures JOIN log_hash_keys k ON k.id = hash_key_id"
+    assert await rows(engine, keys) == [(2,)]
+    assert await rows(engine, f"{keys} WHERE inner_pad IS NOT NULL") == [(0,)]
+
+
 @pytest.mark.parametrize("kind", ["text", "subject", "prediction"])
 async def test_what_waits_is_from_before_an_erasure_although_the_clock_was_set_back(
     engine: AsyncEngine, tmp_path: Path, kind: Kind
