@@ -9,17 +9,24 @@ from core.private_files import FOLDER_MODE, open_new
 
 
 def write_atomically(
-    file: Path, content: bytes, *, sync: bool = False, owner: tuple[int, int] | None = None
+    file: Path,
+    content: bytes,
+    *,
+    sync: bool = False,
+    owner: tuple[int, int] | None = None,
+    makes_folder: bool = True,
 ) -> None:
     """Replace the content of `file`, or leave the file as it was. Only its owner may read it.
 
     With `sync`, the new content survives a power cut. `owner` is another user and group to give
-    the file to.
+    the file to. Without `makes_folder`, a folder that somebody removes stays away.
 
     Raises:
+        FileNotFoundError: the folder is not there, and this may not make it.
         OSError: the new content could not be written; the old file is still there.
     """
-    file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+    if makes_folder:
+        file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
     # One temporary file per process: several processes may write the same file.
     new = file.with_suffix(f".{os.getpid()}")
     try:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from core.background import Background
+from core.background import Background, run_in_background
 from core.errors import Overloaded, UnavailableError
 from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
@@ -69,6 +69,7 @@ class JobRunner(Background):
         retry_seconds: float = RETRY_SECONDS,
         turn_seconds: float = TURN_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
+        sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self._store = store
         self._poll_seconds = poll_seconds
@@ -76,7 +77,8 @@ class JobRunner(Background):
         self._retry_seconds = retry_seconds
         self._turn_seconds = turn_seconds
         self._wait_seconds = wait_seconds
-        self._swept_at = -SWEEP_SECONDS
+        self._sweep_seconds = sweep_seconds
+        self._sweeping: asyncio.Task[None] | None = None
         # When each caller with jobs had the last turn, on the monotonic clock.
         self._turns: dict[str, float] = {}
         # For how long the jobs of callers ran, where that is more than of the one who ran last. As
@@ -95,20 +97,28 @@ class JobRunner(Background):
 
     async def stop(self) -> None:
         await super().stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
         os.close(self._lock)
 
     async def _run(self) -> None:
         has_lock = False
         while True:
             has_lock = has_lock or _try_lock(self._lock)
+            if has_lock and self._sweeping is None:
+                # Beside the jobs: one may run for hours.
+                self._sweeping = run_in_background("JobSweep", self._sweep)
             if not (has_lock and await self._run_next()):
                 await asyncio.sleep(self._poll_seconds)
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.to_thread(self._store.sweep)
+            await asyncio.sleep(self._sweep_seconds)
+
     async def _run_next(self) -> bool:
         """Run a job until it ends, waits or steps aside; returns whether there was one to run."""
-        if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
-            self._swept_at = time.monotonic()
-            await asyncio.to_thread(self._store.sweep)
         jobs = await asyncio.to_thread(self._store.jobs)
         ids = {job.request.id for job in jobs}
         self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
@@ -135,13 +145,15 @@ class JobRunner(Background):
             steps_aside=partial(self._steps_aside, owner),
             waits_in_turn=partial(self._waits_in_turn, id_),
         )
-        outcome = await run.run(restart=retry.restart)
+        outcome = await (
+            run.run(restart=retry.restart) if retry.end is None else run.end_as_before(retry.end)
+        )
         self._ran_seconds[owner] = self._least_seconds + time.monotonic() - self._turns[owner]
         if outcome in (_Outcome.ended, _Outcome.steps_aside):
             self._retries.pop(id_, None)
         else:
             at = time.monotonic() + self._retry_seconds
-            self._retries[id_] = _Retry(at, restart=outcome is _Outcome.restarts)
+            self._retries[id_] = _Retry(at, outcome is _Outcome.restarts, run.unwritten_end)
         return True
 
     def _place(self, owner: str) -> tuple[float, float]:
@@ -180,10 +192,12 @@ class _Retry(NamedTuple):
     """When a job that waits is tried again, on the monotonic clock, and how."""
 
     at: float
-    restart: bool
+    restart: bool = False
+    # How it has ended, where the disk had no room to say so.
+    end: JobStatus | None = None
 
 
-_NO_RETRY = _Retry(-math.inf, restart=False)
+_NO_RETRY = _Retry(-math.inf)
 
 
 class _Run:
@@ -207,14 +221,19 @@ class _Run:
         self._checked_at = self._reading_since = time.monotonic()
         self._waiting = threading.Lock()
         self._is_stopping = False
+        self.unwritten_end: JobStatus | None = None
+
+    async def end_as_before(self, end: JobStatus) -> _Outcome:
+        """Say how the job has ended, which the disk had no room for."""
+        self._status = end
+        return await asyncio.to_thread(self._end)
 
     async def run(self, *, restart: bool) -> _Outcome:
         """Run the job until it has ended, is removed, steps aside, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
         if self._status.attempts >= MAX_ATTEMPTS:
             died = f"The service died of it {MAX_ATTEMPTS} times, and did not get on"
-            await asyncio.to_thread(self._end, "failed", died)
-            return _Outcome.ended
+            return await asyncio.to_thread(self._end_as, "failed", died)
         attempts = self._status.attempts + 1
         self._status = replace(self._status, started_at=started_at, attempts=attempts)
         await asyncio.to_thread(self._write)
@@ -240,11 +259,9 @@ class _Run:
             drop = self._job.drop_output if drops_all else self._job.drop_unfinished
             await asyncio.to_thread(drop)
             why = why_it_failed(error, self._job.request.id)
-            await asyncio.to_thread(self._end, "failed", why)
-            return _Outcome.ended
+            return await asyncio.to_thread(self._end_as, "failed", why)
         self._status = replace(self._status, fraction=1.0)
-        await asyncio.to_thread(self._end, "done", None)
-        return _Outcome.ended
+        return await asyncio.to_thread(self._end_as, "done", None)
 
     def _check_scored(self) -> None:
         check_scored(self._status.scored, self._status.rejected, self._job.rejected)
@@ -338,22 +355,33 @@ class _Run:
                 self._status = replace(self._status, state="waiting", attempts=0, reason=reason)
                 self._write()
 
-    def _end(self, state: JobState, reason: str | None) -> None:
+    def _end_as(self, state: JobState, reason: str | None) -> _Outcome:
         self._status = replace(
             self._status, state=state, reason=reason, finished_at=datetime.now(UTC)
         )
-        # In this order: whoever reads that the job has ended finds what it leaves.
-        self._job.upload.unlink(missing_ok=True)
-        self._write()
-        logger.info("job %s: %s, %s", self._job.request.id, state, reason or "as it should")
+        return self._end()
 
-    def _write(self) -> None:
+    def _end(self) -> _Outcome:
+        # In this order: whoever reads that the job has ended finds what it leaves, and a full disk
+        # has room for the status.
+        self._job.upload.unlink(missing_ok=True)
+        if not self._write():
+            self.unwritten_end = self._status
+            return _Outcome.waits
+        state, reason = self._status.state, self._status.reason
+        logger.info("job %s: %s, %s", self._job.request.id, state, reason or "as it should")
+        return _Outcome.ended
+
+    def _write(self) -> bool:
         """Write the status; a full disk leaves the old one, and the job goes on."""
         try:
-            if not self._job.is_removed:
-                self._job.write_status(self._status)
+            self._job.write_status(self._status)
+        except FileNotFoundError:  # it was removed
+            return True
         except OSError as error:
             logger.warning("the status of a job cannot be written: %s", error.strerror)
+            return False
+        return True
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -53,7 +53,9 @@ class StoredJob:
             return JobStatus()
 
     def write_status(self, status: JobStatus) -> None:
-        write_atomically(self.folder / "status.json", msgspec.json.encode(status))
+        """Raises FileNotFoundError: the job was removed."""
+        content = msgspec.json.encode(status)
+        write_atomically(self.folder / "status.json", content, makes_folder=False)
 
     def to_score(self, source: Path, watch: Watch, *, restart: bool) -> Job:
         """The job for scoring/job.py; `source` is the file, `watch` is called while it is read."""

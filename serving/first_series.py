@@ -27,6 +27,7 @@ BACKGROUND_TASKS = (
     "HashConversion",
     "Heartbeat",
     "JobRunner",
+    "JobSweep",
     "KeyRing",
     "KeyUse",
     "LivePolicy",

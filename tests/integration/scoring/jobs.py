@@ -19,7 +19,7 @@ from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
 from scoring.job_folders import JobFolders
 from scoring.job_room import KEPT_FREE_BYTES, KEPT_FREE_PART, JobRoom
-from scoring.job_runner import TURN_SECONDS, JobRunner
+from scoring.job_runner import SWEEP_SECONDS, TURN_SECONDS, JobRunner
 from scoring.job_store import JobStore
 from tests.unit.fakes import classification, runner_description
 from web.problems import ProblemMiddleware
@@ -95,6 +95,7 @@ class JobService:
         max_bytes: int = 10_000_000,
         turn_seconds: float = TURN_SECONDS,
         kept_free_part: int = KEPT_FREE_PART,
+        sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         folders = JobFolders(folder)
         room = JobRoom(
@@ -116,6 +117,7 @@ class JobService:
             retry_seconds=0.05,
             turn_seconds=turn_seconds,
             wait_seconds=0.1,
+            sweep_seconds=sweep_seconds,
         )
         self.app = ProblemMiddleware(_with_caller(create_read_app(jobs_router(lambda: self))))
 

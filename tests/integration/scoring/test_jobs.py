@@ -590,6 +590,37 @@ async def test_disk_that_takes_no_more_makes_a_job_wait_and_refuses_uploads(
     assert not list(service.jobs.folder.glob(".upload-*"))
 
 
+async def test_end_that_the_disk_has_no_room_for_is_told_once_it_has(
+    service: JobService, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client)
+    await service.v1.entered.wait()
+    # What is written goes through a file of this name.
+    in_the_way = service.jobs.find(job).folder / f"status.{os.getpid()}"
+    in_the_way.mkdir()
+    service.v1.gate.set()
+    upload = service.jobs.find(job).upload
+    await until(lambda: not upload.exists())
+    await until(lambda: "the status of a job cannot be written" in caplog.text)
+    in_the_way.rmdir()
+    report = await ended(client, job)
+    assert report["state"] == "failed"
+    assert report["reason"].startswith("A file cannot be read or written: Is a directory")
+
+
+async def test_status_of_a_removed_job_makes_no_folder(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    stored = service.jobs.find(job)
+    service.jobs.remove(stored)
+    with pytest.raises(FileNotFoundError):
+        stored.write_status(JobStatus("running"))
+    assert not stored.folder.exists()
+
+
 async def test_jobs_leave_room_on_the_disk_to_the_prediction_log(tmp_path: Path) -> None:
     """Where most of a disk is kept free, it is full for jobs when others can still write."""
     before, service = JobService(tmp_path / "jobs"), JobService(tmp_path / "jobs", kept_free_part=1)
@@ -984,6 +1015,24 @@ async def test_sweep_removes_old_results_and_what_dead_processes_left(
     service.jobs.sweep()
     names = {path.name for path in service.jobs.folder.iterdir() if path.is_dir()}
     assert names == {new, growing.parent.name}
+
+
+async def test_old_results_are_removed_while_a_long_job_runs(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs", sweep_seconds=0.1)
+    service.runner.start()
+    async with service.client() as client:
+        old = await add(client)
+        await ended(client, old)
+        service.v1.gate.clear()
+        service.v1.entered.clear()
+        running = await add(client, LONG)
+        await service.v1.entered.wait()
+        long_ago = datetime.now(UTC) - timedelta(hours=2)
+        service.jobs.find(old).write_status(JobStatus("done", 1.0, finished_at=long_ago))
+        await until(lambda: [str(job.request.id) for job in service.jobs.jobs()] == [running])
+        service.v1.gate.set()
+        assert (await ended(client, running))["state"] == "done"
+    await service.runner.stop()
 
 
 UPLOADING = """
