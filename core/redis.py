@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from cachetools import TTLCache
@@ -119,25 +119,35 @@ class RedisCircuit:
         try:
             if self._breaker.opened:
                 raise RedisDown("the circuit is open after several failures of Redis")
-            with self._breaker:
-                try:
-                    yield
-                except RedisConnectionError as error:
-                    if str(error) == POOL_IS_BUSY:
-                        raise AllConnectionsBusy(POOL_IS_BUSY) from error
-                    raise
-                except NO_REDIS as error:
-                    reason = describe_error(error)[:MAX_LOGGED_CHARACTERS]
-                    raise RedisConnectionError(reason) from error
+            try:
+                yield
+            except RedisConnectionError as error:
+                if str(error) == POOL_IS_BUSY:
+                    raise AllConnectionsBusy(POOL_IS_BUSY) from error
+                raise
+            except NO_REDIS as error:
+                reason = describe_error(error)[:MAX_LOGGED_CHARACTERS]
+                raise RedisConnectionError(reason) from error
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
+            if not isinstance(error, RedisDown | AllConnectionsBusy):
+                self._note(error)
             if _is_outage(type(error), error):
                 self._log_outage(operation, error)
             else:
                 self._log_refusal(operation, error)
-                self._log_recovery(operation)
+                if not isinstance(error, AllConnectionsBusy):
+                    self._log_recovery(operation)
             raise
+        # Not of a call that was cancelled, or failed by our own fault: Redis had no part in that.
+        self._note(None)
         self._log_recovery(operation)
+
+    def _note(self, error: Exception | None) -> None:
+        """Let the circuit know what came of a call."""
+        with suppress(*REDIS_FAILURES), self._breaker:
+            if error is not None:
+                raise error
 
     def _log_outage(self, operation: Operation, error: Exception) -> None:
         if self._failed is None:

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client import REGISTRY
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
-from core.redis import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, RedisDown
+from core.redis import (
+    FAILURES,
+    POOL_IS_BUSY,
+    REDIS_FAILURES,
+    REST_SECONDS,
+    RedisCircuit,
+    RedisDown,
+)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def failures() -> float:
     return REGISTRY.get_sample_value("redis_errors_total", {"operation": "lookup"}) or 0.0
 
 
-def call(circuit: RedisCircuit, error: Exception | None = None) -> None:
+def call(circuit: RedisCircuit, error: BaseException | None = None) -> None:
     with circuit.calling("lookup"):
         if error is not None:
             raise error
@@ -115,6 +123,25 @@ async def test_circuit_tries_again_after_its_rest() -> None:
     await asyncio.sleep(REST_SECONDS)
     call(circuit)
     call(circuit)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), RedisConnectionError(POOL_IS_BUSY)])
+async def test_call_that_redis_had_no_part_in_closes_no_circuit(error: BaseException) -> None:
+    circuit = RedisCircuit()
+    for _ in range(FAILURES):  # in a row, but for what says nothing
+        with pytest.raises(ConnectionError):
+            call(circuit, ConnectionError("down"))
+        with pytest.raises((type(error), RedisError)):
+            call(circuit, error)
+    with pytest.raises(RedisDown):
+        call(circuit)
+    await asyncio.sleep(REST_SECONDS)
+    with pytest.raises((type(error), RedisError)):
+        call(circuit, error)
+    with pytest.raises(ConnectionError):
+        call(circuit, ConnectionError("still down"))
+    with pytest.raises(RedisDown):
+        call(circuit)
 
 
 def test_other_errors_do_not_open_the_circuit() -> None:
