@@ -129,7 +129,10 @@ class Outbox:
             while unwritten:
                 unwritten = unwritten[file.write(unwritten) :]
         except OSError:
-            # The next file takes the records that follow; a reader passes over half a line.
+            # The next file takes the records that follow, with the same numbers. A reader passes
+            # over half a line, but not over the whole ones before it.
+            with suppress(OSError):
+                file.truncate(self._size)
             self.close()
             raise
         self._size += len(data)

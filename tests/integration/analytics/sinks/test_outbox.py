@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from analytics.hash_keys import HashKeys
 from analytics.log.records import to_record
 from analytics.log.sinks.cursor import Batch, Cursor
-from analytics.log.sinks.outbox import Position
+from analytics.log.sinks.outbox import Found, Position
 from analytics.log.sinks.parquet import ParquetSink
 from analytics.log.sinks.rows import stored_characters
 from analytics.log.writer import LogWriter, store
@@ -177,6 +178,34 @@ async def test_an_outbox_that_cannot_be_written_loses_to_the_sinks_and_not_to_po
         "events": 7,
         "parquet": 7,
     }
+
+
+async def test_ids_that_the_disk_has_half_room_for_are_lost_whole_and_the_next_are_not(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    """A write may take some of many records before the disk is full."""
+    delivery = log.delivery(parquet(tmp_path))
+    first = await log.store(1)
+    [file] = log.outbox.folder.glob("*.ids")
+    size = file.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = dict.fromkeys((new_id(datetime.now(UTC)) for _ in range(300)), 1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.outbox._append(0, many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.stat().st_size == size
+    later = await log.store(3)
+    await log.finish(delivery)
+    assert sorted(parquet_ids(tmp_path / "parquet")) == sorted([*first, *later])
+    numbers = [(found.record.number, len(found.record.ids)) for found in records(log)]
+    assert numbers == [(0, 1), (1, 3)]
+
+
+def records(log: SinkLog) -> list[Found]:
+    return log.outbox.read(log.outbox.beginning(), 1_000)
 
 
 async def test_a_deleted_outbox_is_made_again_and_what_waited_is_counted_lost(
