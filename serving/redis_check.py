@@ -59,7 +59,25 @@ async def _reached(url: str, timeout_seconds: float) -> str | None:
 
 
 async def _fault(client: Redis, response_error: type[Exception]) -> str | None:
-    from web.rate_limiter import KEY_PREFIX
+    from web.idempotency import KEY_PREFIX as REPEATS
+    from web.key_use import NAME as KEY_USE
+    from web.rate_limiter import KEY_PREFIX as LIMITS
+
+    def repeat() -> Awaitable[object]:
+        """All commands on keys of repeats; nothing is left of them."""
+        key, lock = f"{REPEATS}:check", f"{REPEATS}:check:lock"
+        pipeline = client.pipeline(transaction=True)
+        pipeline.hsetnx(key, "begun", b"1")
+        pipeline.hset(key, "answer", b"1")
+        pipeline.hget(key, "answer")
+        pipeline.hmget(key, ["begun", "answer"])
+        pipeline.hdel(key, "answer")
+        pipeline.exists(key)
+        pipeline.expire(key, 1)
+        pipeline.set(lock, b"1", nx=True, px=1_000)
+        pipeline.get(lock)
+        pipeline.delete(key, lock)
+        return pipeline.execute()
 
     try:
         cluster: dict[str, Any] = await client.info("cluster")
@@ -79,7 +97,9 @@ async def _fault(client: Redis, response_error: type[Exception]) -> str | None:
         "DEL": lambda: client.delete(CHECK_KEY),
         "DBSIZE": client.dbsize,
         "SCAN": lambda: client.scan(match=CHECK_KEY),
-        "EVAL": lambda: client.eval(SCRIPT, 1, f"{KEY_PREFIX}:check", "1"),
+        "EVAL": lambda: client.eval(SCRIPT, 1, f"{LIMITS}:check", "1"),
+        "HGETALL": lambda: client.hgetall(KEY_USE),
+        "MULTI": repeat,
     }
     replies: dict[str, object] = {}
     for command, call in calls.items():
@@ -87,7 +107,7 @@ async def _fault(client: Redis, response_error: type[Exception]) -> str | None:
             replies[command] = await call()
         except response_error as error:
             return (
-                f"Redis at REDIS_URL refuses {command}, which the cache or the limits need: "
+                f"Redis at REDIS_URL refuses {command}, which the service needs: "
                 f"{describe_error(error)}"
             )
     if replies["EVAL"] != 1:

@@ -59,6 +59,11 @@ def test_redis_with_every_right_has_no_problem_and_keeps_nothing_of_the_check(
         ("~* +@all -del", "refuses DEL"),
         ("~app:* +@all", "refuses SET"),
         ("~sentiment:* +@all", "refuses EVAL"),
+        ("~sentiment:* ~sentiment-limits* +@all", "refuses HGETALL"),
+        ("~sentiment:* ~sentiment-limits* ~sentiment-key-use +@all", "refuses MULTI"),
+        ("~* +@all -@transaction", "refuses MULTI"),
+        ("~* +@all -hsetnx", "hsetnx"),
+        ("~* +@all -exists", "exists"),
     ],
 )
 def test_command_that_an_acl_user_lacks_is_named(
