@@ -376,9 +376,9 @@ class _Run:
         """Write the status; a full disk leaves the old one, and the job goes on."""
         try:
             self._job.write_status(self._status)
-        except FileNotFoundError:  # it was removed
-            return True
         except OSError as error:
+            if self._job.is_removed:
+                return True
             logger.warning("the status of a job cannot be written: %s", error.strerror)
             return False
         return True

@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
@@ -68,6 +69,7 @@ class PredictionLog(Background):
         self._when_full: WhenFull = when_full
         self._failures: Counter[tuple[ModelVersion, Endpoint, int | None]] = Counter()
         self._writing_failures: asyncio.Task[None] | None = None
+        self._failures_turn = asyncio.Lock()
         self._outage = False
         self._answer_seconds = answer_seconds
         self._hangs = False
@@ -124,7 +126,8 @@ class PredictionLog(Background):
         """Record the failures that were counted."""
         await super().stop()
         if self._writing_failures is not None:
-            self._writing_failures.cancel()
+            async with self._failures_turn:  # what is being written counts
+                self._writing_failures.cancel()
             await asyncio.gather(self._writing_failures, return_exceptions=True)
         await self._write_failures()
 
@@ -139,9 +142,9 @@ class PredictionLog(Background):
         except TimeoutError as timeout:
             self._set_outage(timeout)
             return
-        self._hangs = False
-        # A spool that drops lines finds room for the next one if it can.
-        if error is None or self._when_full == "refuse":
+        hung, self._hangs = self._hangs, False
+        # Whether a spool that drops lines finds room for one, only a line tells.
+        if self._when_full == "refuse" or (hung and error is None):
             self._set_outage(error)
 
     async def _check_spool(self) -> OSError | SpoolFull | None:
@@ -177,17 +180,17 @@ class PredictionLog(Background):
             await self._write_failures()
 
     async def _write_failures(self) -> None:
-        now = datetime.now(UTC)
-        failures = tuple(
-            Failure(new_id(now), now, endpoint, model, texts, arm_group)
-            for (model, endpoint, arm_group), texts in self._failures.items()
-        )
-        self._failures.clear()
-        if failures:
-            try:
-                await self._append(Entry(failures=failures))
-            except (OSError, SpoolFull):
-                return  # logged by `_append`; the clients were answered 503 anyway
+        async with self._failures_turn:
+            now = datetime.now(UTC)
+            failures = tuple(
+                Failure(new_id(now), now, endpoint, model, texts, arm_group)
+                for (model, endpoint, arm_group), texts in self._failures.items()
+            )
+            self._failures.clear()
+            if failures:
+                # Logged by `_append`; the clients were answered 503 anyway.
+                with suppress(OSError, SpoolFull):
+                    await self._append(Entry(failures=failures))
 
     async def _append(self, entry: Entry) -> None:
         line = encode(entry)
@@ -200,7 +203,7 @@ class PredictionLog(Background):
             self._needed_bytes = max(CHECK_BYTES, len(line))
             self._set_outage(error)
             raise
-        self._written_at = time.monotonic()
+        self._written_at, self._hangs = time.monotonic(), False
         self._set_outage(None)
 
     def _set_outage(self, error: Exception | None) -> None:

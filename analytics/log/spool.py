@@ -143,7 +143,7 @@ class Spool:
     def _work(self) -> None:
         """Write what waits, and complete the segment if it is due."""
         items = self._next()
-        appends = [item for item in items if isinstance(item, _Append)]
+        appends = [item for item in items if isinstance(item, _Append) and self._is_wanted(item)]
         if appends:
             error = _error_of(self._write, b"".join(line for line, _ in appends))
             _settle([append.done for append in appends], error)
@@ -159,6 +159,13 @@ class Spool:
         ):
             self._complete_segment()
         _error_of(self._look_after_complete)
+
+    def _is_wanted(self, item: _Append) -> bool:
+        """Whether to write a line: of a request that was refused meanwhile, its repeat has one.
+
+        A spool that drops lines refuses nobody: the request was answered.
+        """
+        return self._when_full != "refuse" or not item.done.cancelled()
 
     def _next(self) -> list[_Append | _Check]:
         """The lines and checks that wait; at the end of all, `_closing` is set."""

@@ -206,7 +206,7 @@ async def test_disk_that_hangs_holds_up_no_request_of_a_log_that_drops(spool: Fa
     for _ in range(100):
         log.check()
         await log.record([prediction()])
-    assert asyncio.get_running_loop().time() - started < 0.2
+    assert asyncio.get_running_loop().time() - started < 5  # of 20
     assert counter("prediction_log_dropped_total") - before == 101
     assert not log.refusing
     spool.gate.set()

@@ -73,6 +73,21 @@ async def test_appended_lines_are_read_once_in_order(
     assert texts(reader.read(1_000).entries) == ["later"]
 
 
+@pytest.mark.parametrize(("when_full", "written"), [("refuse", ["b"]), ("drop_oldest", ["a", "b"])])
+async def test_line_of_a_request_that_was_refused_meanwhile_is_not_written(
+    tmp_path: Path, when_full: WhenFull, written: list[str]
+) -> None:
+    """Its client sends it again; where none is refused, it was answered."""
+    spool = Spool(tmp_path, max_bytes=PLENTY, durability="page_cache", when_full=when_full)
+    refused, other = (asyncio.create_task(spool.append(encode(entry(text)))) for text in "ab")
+    await asyncio.sleep(0)
+    refused.cancel()
+    spool.start()
+    await other
+    await spool.close()
+    assert texts(SpoolReader(tmp_path).read(10).entries) == written
+
+
 async def test_concurrent_appends_are_all_written(tmp_path: Path, make_spool: MakeSpool) -> None:
     spool = make_spool(durability="fsync")
     await asyncio.gather(*(spool.append(encode(entry(str(n)))) for n in range(1_000)))

@@ -97,7 +97,7 @@ async def test_who_waits_no_longer_gets_something_else_and_begins_no_second(
     rendering = SharedRendering(partial(asyncio.to_thread, document.render))
     for _ in range(5):
         assert await rendering.get_within(0.02, otherwise=b"?") == b"?"
-    assert document.begun == 1
+    await until(lambda: document.begun == 1)
     document.free.set()
     assert await rendering.get_within(5.0, otherwise=b"?") != b"?"
 
