@@ -61,7 +61,11 @@ class Program:
 
     def is_run_by(self, process: psutil.Process) -> bool:
         """Whether a process runs this program, also out of another or a removed environment."""
-        return Path(process.exe()).parts[-4:] == self.binary.parts[-4:]
+        try:
+            program = process.exe()
+        except psutil.AccessDenied:
+            program = next(iter(process.cmdline()), "")
+        return Path(program).parts[-4:] == self.binary.parts[-4:]
 
 
 @contextmanager
@@ -284,8 +288,22 @@ def works_in(process: psutil.Process, folder: Path) -> bool:
         on_linux = sys.platform == "linux"
         path = Path(f"/proc/{process.pid}/cwd" if on_linux else process.cwd())
         return folder.exists() and path.samefile(folder)
+    except (PermissionError, psutil.AccessDenied):
+        return _is_told_to_work_in(process, folder)
     except (OSError, psutil.Error):
-        return False  # it has ended, or it is another user's
+        return False  # it has ended
+
+
+def _is_told_to_work_in(process: psutil.Process, folder: Path) -> bool:
+    """Whether another user's process has `folder`, which is that user's, on its command line.
+
+    Root may not see where it works without CAP_SYS_PTRACE, which containers mostly lack.
+    """
+    try:
+        is_owner = process.uids().effective == folder.stat().st_uid
+        return is_owner and str(folder) in process.cmdline()
+    except (OSError, psutil.Error):
+        return False
 
 
 @functools.cache

@@ -440,6 +440,30 @@ def test_servers_start_for_a_user_who_is_not_root() -> None:
         assert psutil.wait_procs(servers, timeout=10)[1] == []
 
 
+FINDER = """
+import sys
+from pathlib import Path
+from serving.embedded.found import find_postgres
+print(find_postgres(Path(sys.argv[1])) is not None)
+"""
+
+
+def test_root_finds_its_servers_without_the_right_to_trace_them(tmp_path: Path) -> None:
+    """As in most containers. A killed owner's server is stopped there too."""
+    prefix = ["setpriv", "--bounding-set=-sys_ptrace"] if os.geteuid() == 0 else []
+    folder = tmp_path / "data"
+    owner = [*prefix, sys.executable, "-c", OWNER, str(folder)]
+    with subprocess.Popen(owner, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        servers = psutil.Process(process.pid).children(recursive=True)
+        finder = [*prefix, sys.executable, "-c", FINDER, str(folder / "postgres")]
+        done = subprocess.run(finder, cwd=ROOT, check=True, capture_output=True, text=True)
+        assert done.stdout == "True\n"
+        process.kill()
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+
+
 def test_user_without_a_name_is_told_what_postgres_needs() -> None:
     if os.geteuid() != 0:
         prefix = ["unshare", "--map-user=54321"]
