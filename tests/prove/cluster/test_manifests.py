@@ -267,7 +267,7 @@ def test_migrations_come_from_the_same_image() -> None:
     [container] = PODS["sentiment-migrate"]["spec"]["containers"]
     assert container["args"] == ["python", "-m", migrate.__name__]
     for values, image in [
-        ({}, "sentiment:0.1.0"),
+        ({}, "sentiment:v0.1.0"),
         ({"image": {"repository": "r.example/s", "tag": "v2"}}, "r.example/s:v2"),
         (VALUE_SETS["placement and identity"], f"registry.example/sentiment@sha256:{'0' * 64}"),
     ]:

@@ -144,6 +144,12 @@ def test_chart_has_the_version_of_the_project() -> None:
     assert chart["version"] == chart["appVersion"] == project["version"]
 
 
+def test_default_image_is_the_one_that_a_release_publishes() -> None:
+    release = (ROOT / ".github" / "workflows" / "image.yml").read_text()
+    assert '[ "$TAG" = "v$version" ]' in release
+    assert 'default (printf "v%s" $.Chart.AppVersion) .tag' in TEMPLATES["_names.tpl"]
+
+
 def test_default_pods_fit_the_connections_of_a_default_postgresql() -> None:
     pool = Settings.model_fields["database_pool_size"].default
     workers = Settings.model_fields["api_workers"].default

@@ -22,7 +22,7 @@ app.kubernetes.io/component: {{ . }}
 
 {{- define "sentiment.image" -}}
 {{- with .Values.image -}}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default (printf "v%s" $.Chart.AppVersion) .tag }}{{ end -}}
 {{- end -}}
 {{- end -}}
 
