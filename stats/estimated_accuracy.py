@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -137,8 +139,11 @@ def caveat_of(
     check = estimate_accuracy(earlier, of_later)
     if check is None:
         return "All labels are of one half of the reference, so it cannot be checked."
-    actual = sum(part.correct for part in later.values()) / check.count
-    error = math.hypot(check.sampling_error, check.calibration_error)
+    whole = reduce(add, later.values())
+    actual = whole.correct / whole.count
+    # With weights the labels tell less than so many predictions would.
+    sampling = check.sampling_error * math.sqrt(whole.count / whole.effective)
+    error = math.hypot(sampling, check.calibration_error)
     if abs(actual - check.accuracy) > _Z_99 * error:
         return (
             f"Within the reference the estimate fails: by its first half the second is right in "

@@ -168,6 +168,25 @@ def half(right: int, of: int = 150) -> dict[int, LabelledBin]:
     return {40: LabelledBin(of, of * 0.81, right), 49: LabelledBin(of, of * 0.99, right)}
 
 
+def test_weighted_labels_cause_no_more_caveats_than_others() -> None:
+    """As of a review queue, which draws some of many; 1 % of windows look wrong by chance."""
+    chance = np.random.default_rng(11)
+
+    def drawn(weight: float) -> dict[int, LabelledBin]:
+        right = int(chance.binomial(200, 0.9))
+        return {45: LabelledBin(200 * weight, 180 * weight, right * weight, 200, 200 * weight**2)}
+
+    same = {"positive": 500, "negative": 500}
+    sentiments = drift_of_cells(list(same.values()), list(same.values()))
+    caveats = 0
+    for _ in range(300):
+        earlier, later = drawn(20.0), drawn(20.0)
+        estimate = estimate_accuracy({45: earlier[45] + later[45]}, {45: ConfidenceBin(1, 0.9)})
+        assert estimate is not None
+        caveats += caveat_of(estimate, earlier, later, sentiments) is not None
+    assert caveats <= 10
+
+
 @pytest.mark.parametrize(
     ("earlier", "later", "current", "drifted", "caveat"),
     [
