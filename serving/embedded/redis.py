@@ -148,7 +148,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -
     end = time.monotonic() + START_SECONDS
     while not answers(path):
         if process.poll() is not None or time.monotonic() > end:
-            reason = log.read_text(errors="replace", encoding="utf-8").splitlines()[-1]
+            lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
+            reason = lines[-1] if lines else f"{log.name} is empty"
             raise UnusableFolder(f"Redis cannot be started on {log.parent}: {reason}")
         time.sleep(POLL_SECONDS)
 
