@@ -14,13 +14,15 @@ import aiohttp
 from core.errors import describe_error
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.lanes import Lane
-from runners.transport import RUNNER_FAILURES, RemoteRunner
+from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RemoteRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 PROBE_TIMEOUT_SECONDS = 1.0
 # One timeout may be a pause; a host that is cut off misses the next probe too.
 UNHEALTHY_AFTER = 2
+# A host that fails is done sooner than others: for so long it comes after them.
+LAST_SECONDS = 5.0
 
 
 class HostLost(aiohttp.ClientConnectionError):
@@ -37,6 +39,9 @@ class Host:
         self.is_up = False
         # It answered the last time it was asked; it may have no model.
         self.answers = False
+        # It has had the model that other hosts have, since it is up.
+        self.is_settled = False
+        self._failed_at = -math.inf
         self.description: RunnerDescription | None = None
         self._missed_probes = 0
         self._tokens = 0
@@ -44,15 +49,16 @@ class Host:
         self._calls: set[asyncio.Timeout] = set()
 
     @property
-    def workload(self) -> tuple[float, float]:
-        """The seconds of work that this process gave it, then the time of its last call.
+    def workload(self) -> tuple[bool, float, float]:
+        """Whether it failed lately, the seconds of work that it has, the time of its last call.
 
-        The host with the smallest workload gets the next call: the one that will be done first; of
-        idle hosts, the one that was called longest ago.
+        The work is what this process gave it. The host with the smallest workload gets the next
+        call: the one that will be done first; of idle hosts, the one that was called longest ago.
         """
         throughput = (self.description and self.description.tokens_per_second) or math.nan
         work = self._tokens / throughput if throughput > 0 else float(self._tokens)
-        return work, self._last_call_at
+        failed = time.monotonic() - self._failed_at < LAST_SECONDS
+        return failed, work, self._last_call_at
 
     @property
     def is_idle(self) -> bool:
@@ -78,9 +84,11 @@ class Host:
         try:
             async with cancellation:
                 return await self.runner.classify(texts, timeout_seconds, lane, long_text)
-        except TimeoutError:
-            if cancellation.expired():
+        except RUNNER_FAILURES as error:
+            if isinstance(error, TimeoutError) and cancellation.expired():
                 raise HostLost(f"{self.url} does not answer") from None
+            if not isinstance(error, CONNECTION_FAILURES):  # of those, probes tell the end
+                self._failed_at = time.monotonic()
             raise
         finally:
             self._tokens -= tokens

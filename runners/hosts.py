@@ -109,7 +109,9 @@ class RunnerHosts:
                 host.is_up = False
                 failed.add(host.url)
                 if not any(
-                    other.is_up for other in self._hosts.values() if other.url not in failed
+                    other.is_up and other.is_settled
+                    for other in self._hosts.values()
+                    if other.url not in failed
                 ):
                     raise
                 metrics.runner_failovers.labels(self._version).inc()
@@ -118,7 +120,9 @@ class RunnerHosts:
         hosts = [host for host in self._hosts.values() if host.url not in failed]
         if not hosts:
             raise aiohttp.ClientConnectionError(f"no host is known at {', '.join(self._urls)}")
-        return min([host for host in hosts if host.is_up] or hosts, key=lambda host: host.workload)
+        settled = [host for host in hosts if host.is_settled] or hosts
+        up = [host for host in settled if host.is_up]
+        return min(up or settled, key=lambda host: host.workload)
 
     async def describe(self) -> RunnerDescription:
         """Describe the hosts that answer as one runner; their throughputs add up.
@@ -147,7 +151,9 @@ class RunnerHosts:
 
     def _described(self) -> RunnerDescription:
         """The hosts that answered the last time they were asked, as one runner."""
-        hosts = list(self._hosts.values())
+        self._settle()
+        # In a stable order, those first that are called.
+        hosts = sorted(self._hosts.values(), key=lambda host: not host.is_settled)
         descriptions = [host.description for host in hosts if host.answers and host.description]
         metrics.runner_hosts.labels(self._version).set(len(descriptions))
         if any(host.is_up for host in hosts):
@@ -158,6 +164,21 @@ class RunnerHosts:
         if not descriptions:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")
         return _combined(descriptions)
+
+    def _settle(self) -> None:
+        """Find the hosts that have come to the generation of the others since they are up.
+
+        One that comes has the configured model, or an earlier one, until it has loaded that of the
+        policy, or refused it. It would be called first, as it has no work. Those that are settled
+        stay so while a model is replaced on one after the other.
+        """
+        up = [host for host in self._hosts.values() if host.is_up and host.description]
+        for host in self._hosts.values():
+            host.is_settled = host.is_settled and host.is_up
+        known = [host for host in up if host.is_settled] or up
+        least = max((_generation(host) for host in known), default=0)
+        for host in up:
+            host.is_settled = host.is_settled or _generation(host) >= least
 
     async def close(self) -> None:
         hosts = [*self._hosts.values(), *self._leaving]
@@ -190,6 +211,10 @@ class RunnerHosts:
             self._hosts[url] = Host(url, self._connect(url))
         for url in self._hosts.keys() - found:
             self._leaving.append(self._hosts.pop(url))
+
+
+def _generation(host: Host) -> int:
+    return host.description.observed_generation if host.description else 0
 
 
 def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:

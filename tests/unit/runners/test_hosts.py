@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import aiohttp
 import pytest
-from bentoml.exceptions import ServiceUnavailable
+from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.client import DESCRIBE_TIMEOUT_SECONDS
@@ -24,7 +24,7 @@ class FakeHost:
     """A runner host that answers at once, fails, or hangs."""
 
     def __init__(self, url: str, tokens_per_second: float | None = 1000.0) -> None:
-        self.url = url
+        self.url = self.revision = url
         self.tokens_per_second = tokens_per_second
         self.error: Exception | None = None
         self.hangs = False
@@ -50,7 +50,8 @@ class FakeHost:
         self.calls += 1
         await self._answer()
         return [
-            Classification(self.url, "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts
+            Classification(self.revision, "fake", {"positive": 1.0}, 3, truncated=False)
+            for _ in texts
         ]
 
     async def load(self, desired: DesiredModel) -> RunnerDescription:
@@ -61,7 +62,7 @@ class FakeHost:
         await self._answer()
         observed = self.requested[-1] if self.requested else DesiredModel(None, 0)
         return runner_description(
-            revision=self.url,
+            revision=self.revision,
             tokens_per_second=self.tokens_per_second,
             observed_generation=observed.generation,
             tag=observed.tag or "configured:1",
@@ -240,6 +241,63 @@ async def test_error_reply_of_a_host_does_not_fail_over(machines: Machines) -> N
     with pytest.raises(ServiceUnavailable):
         await machines.classify()
     assert [await machines.classify() for _ in range(2)] == ["b", "c"]
+
+
+async def test_host_that_fails_gets_calls_after_the_others(machines: Machines) -> None:
+    """It is done at once with all that it gets: it would look idle."""
+    for url in "bc":
+        machines.hosts[url].hangs = True
+    machines.hosts["a"].error = BentoMLException("its engine is broken")
+    calls = [asyncio.create_task(machines.classify()) for _ in range(30)]
+    await until(lambda: sum(host.calls for host in machines.hosts.values()) == 30)
+    assert machines.hosts["a"].calls <= 10
+    before = machines.hosts["a"].calls
+    more = [asyncio.create_task(machines.classify()) for _ in range(30)]
+    await until(lambda: sum(host.calls for host in machines.hosts.values()) == 60)
+    assert machines.hosts["a"].calls == before
+    for call in (*calls, *more):
+        call.cancel()
+    await asyncio.gather(*calls, *more, return_exceptions=True)
+
+
+async def test_host_that_comes_is_called_once_it_has_the_model_of_the_others() -> None:
+    machines = Machines("a", "b", resolve_every_seconds=0.0)
+    desired = DesiredModel("m:2", 5)
+    await machines.runner.describe()
+    await machines.runner.load(desired)
+    machines.urls = ["a", "b", "c"]
+    machines.connect("c").revision = "old"
+    description = await machines.runner.describe()
+    assert not description.has_observed(desired)  # so it is asked to load it
+    assert description.revision == "a"
+    assert {await machines.classify() for _ in range(9)} == {"a", "b"}
+    # Not either where the others are gone, until a probe has told so.
+    for url in "ab":
+        machines.hosts[url].error = aiohttp.ServerDisconnectedError()
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await machines.classify()
+    assert machines.hosts["c"].calls == 0
+    for url in "ab":
+        machines.hosts[url].error = None
+    await machines.runner.describe()
+    await machines.runner.load(desired)
+    assert {await machines.classify() for _ in range(9)} == {"a", "b", "old"}
+
+
+async def test_hosts_are_called_while_a_model_is_replaced_on_one_after_the_other(
+    machines: Machines,
+) -> None:
+    machines.hosts["b"].requested.append(DesiredModel("m:2", 5))
+    await machines.runner.describe()
+    assert {await machines.classify() for _ in range(9)} == {"a", "b", "c"}
+
+
+async def test_only_host_that_is_left_is_called_whatever_it_has(machines: Machines) -> None:
+    for url in "ab":
+        machines.hosts[url].requested.append(DesiredModel("m:2", 5))
+        machines.hosts[url].error = ConnectionRefusedError()
+    await machines.runner.describe()
+    assert await machines.classify() == "c"
 
 
 async def test_call_fails_over_when_its_host_misses_two_probes(machines: Machines) -> None:
