@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 LENGTH_BYTES = 4
+# A peer that takes nothing is gone, or means no good: more than this is not kept for it.
+MAX_UNSENT_BYTES = 64 << 20
 
 
 class FrameTooLarge(ValueError):
@@ -50,7 +52,10 @@ class FrameReader:
 
 
 class FrameWriter:
-    """Sends messages; those of one turn of the event loop go out in one write."""
+    """Sends messages; those of one turn of the event loop go out in one write.
+
+    The connection ends if the peer leaves too many bytes of them.
+    """
 
     def __init__(self, transport: asyncio.WriteTransport) -> None:
         """Must be called in a running event loop."""
@@ -66,5 +71,9 @@ class FrameWriter:
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
-        if not self._transport.is_closing():
-            self._transport.write(b"".join(frames))
+        if self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self._transport.abort()
+            return
+        self._transport.write(b"".join(frames))

@@ -60,6 +60,8 @@ class RunnerStream(asyncio.Protocol):
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.opened.add_done_callback(_retrieve)
         self.takes_calls = False
+        # The host answers what it has, and then hangs up; if it does not, this side does.
+        self._is_ending = False
         self._head = b""
         self._frames = FrameReader(MAX_REPLY_BYTES)
         self._calls: dict[int, asyncio.Future[list[Classification]]] = {}
@@ -114,6 +116,7 @@ class RunnerStream(asyncio.Protocol):
         finally:
             if self._calls.pop(number, None) is not None and self._transport is not None:
                 self._writer.send(wire.encode_streamed(wire.StreamCancel(number)))
+            self._close_if_ended()
         return checked(results, texts, long_text)
 
     def abort(self) -> None:
@@ -149,7 +152,7 @@ class RunnerStream(asyncio.Protocol):
             data = self._read_head(data)
         try:
             for message in self._frames.feed(data):
-                self._take(wire.decode_stream_reply(message))
+                self._read(message)
         except (wire.WireError, FrameTooLarge) as error:
             # Which call it was for cannot be known, and what follows may be as unreadable.
             for call in self._take_calls():
@@ -171,9 +174,28 @@ class RunnerStream(asyncio.Protocol):
             self.abort()
         return b""
 
+    def _read(self, message: bytes) -> None:
+        """Take a message; one that cannot be read fails its own call, if it tells which that is."""
+        try:
+            reply = wire.decode_stream_reply(message)
+        except wire.WireError as error:
+            number = wire.number_of(message)
+            if number is None:
+                raise
+            call = self._calls.pop(number, None)
+            if call is not None and not call.done():
+                call.set_exception(BadReply(f"a reply on the stream: {error}"))
+        else:
+            self._take(reply)
+        self._close_if_ended()
+
+    def _close_if_ended(self) -> None:
+        if self._is_ending and not self._calls:
+            self.close()
+
     def _take(self, reply: wire.StreamReply) -> None:
         if isinstance(reply, wire.StreamEnd):
-            self.takes_calls = False
+            self.takes_calls, self._is_ending = False, True
             return
         self._answers |= reply.number == self._question
         call = self._calls.pop(reply.number, None)

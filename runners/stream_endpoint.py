@@ -133,6 +133,8 @@ class StreamEndpoint(asyncio.Protocol):
         tracing.end(span, error)
         if self._calls.pop(number, None) is None:
             return  # nobody waits
+        if error is None and not all(result.is_distribution for result in answer.result()):
+            error = ArithmeticError("the model gives no probabilities for a text")
         if error is None:
             self._send(wire.StreamResults(number, answer.result()))
         elif isinstance(error, ServiceUnavailable):

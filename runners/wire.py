@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,8 @@ WIRE_VERSION = 1
 CONTENT_TYPE = "application/vnd.sentiment.runner+msgpack"
 # Carries RUNNER_KEY in each call.
 KEY_HEADER = "X-Runner-Key"
+# Of what a runner says of a failed call: the log and the error of the caller have it.
+MAX_DETAIL_CHARACTERS = 2_000
 # The largest request that the settings of an API process allow.
 MAX_TEXTS = 10_000
 MAX_TEXT_CHARACTERS = 200_000
@@ -113,7 +115,7 @@ class StreamRefusal(StreamMessage, frozen=True, tag="refusal"):
     """A call has failed; `status` is that of HTTP, 503 if the runner has no room."""
 
     status: int
-    detail: str
+    detail: Annotated[str, Meta(max_length=MAX_DETAIL_CHARACTERS)]
 
 
 class StreamEnd(StreamMessage, frozen=True, tag="end"):
@@ -199,6 +201,15 @@ def decode_stream_reply(body: bytes) -> StreamReply:
         WireError: as `decode_stream_request`.
     """
     return _read(_decode_reply, body)
+
+
+def number_of(body: bytes) -> int | None:
+    """The number of the call that an unreadable message of a stream belongs to, if it tells."""
+    try:
+        _kind, number, *_ = msgspec.msgpack.decode(body, type=list[Any])
+    except (*UNREADABLE, ValueError):
+        return None
+    return number if isinstance(number, int) else None
 
 
 def _read(read: Callable[[bytes], T], body: bytes) -> T:

@@ -86,7 +86,12 @@ class _Builder:
 
     def _embedding(self, name: str) -> Any:
         if name not in self._shared:
-            self._shared[name] = self._weights.map(name).astype(np.float16)
+            weights = self._weights.map(name)
+            with np.errstate(over="ignore"):
+                halved = weights.astype(np.float16)
+            # One that 16 bits cannot hold would make every probability of its text no number.
+            is_held = bool(np.isfinite(halved).all())
+            self._shared[name] = halved if is_held else weights.astype(np.float32)
         # Not copied, so that two graphs hold it once: 23 MB of the starter's. Not mapped, because
         # its rows are read as long as it serves, and the kernel maps 64 KiB around each.
         return self._op.convert(self._op.constant(self._shared[name], shared_memory=True), "f32")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import cast
 
 import pytest
-from bentoml.exceptions import ServiceUnavailable
+from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from runners import wire
-from runners.framing import FrameReader, FrameTooLarge, frame
+from runners.framing import MAX_UNSENT_BYTES, FrameReader, FrameTooLarge, FrameWriter, frame
 from runners.stream import StreamRunner
 from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, BadReply
 from tests.unit.runners.stream_hosts import MAX_BYTES, ONE, WAIT_SECONDS, Host, calling, classify
@@ -21,6 +22,7 @@ from tests.waiting import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sentiment-runner/1\r\n\r\n"
 
+NO_NUMBER = replace(ONE, scores={"positive": math.nan})
 IMPOSSIBLE = replace(ONE, scores={"negative": 1.0, "positive": 1.0})
 TOO_LONG = "a" * (wire.MAX_TEXT_CHARACTERS + 1)
 
@@ -67,6 +69,90 @@ async def test_unusable_answer_raises_a_failure_that_is_known(
         with pytest.raises(error):
             await classify(runner, seconds=2.0)
         await runner.close()
+
+
+async def test_answer_that_cannot_be_read_fails_its_own_call_alone() -> None:
+    async with answering(
+        SWITCHED + reply(wire.StreamResults(0, [NO_NUMBER])) + reply(wire.StreamResults(1, [ONE]))
+    ) as url:
+        runner = StreamRunner(url)
+        results = await asyncio.gather(
+            classify(runner, seconds=2.0), classify(runner, seconds=2.0), return_exceptions=True
+        )
+        assert isinstance(results[0], BadReply)
+        assert results[1] == [ONE]
+        await runner.close()
+
+
+async def test_text_that_a_model_gives_no_number_for_fails_no_other(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with host.running() as url:
+        runner = StreamRunner(url)
+        one, other = calling(runner), calling(runner)
+        await until(lambda: len(host.queue.answers) == 2)
+        host.queue.answers[0].set_result([NO_NUMBER])
+        with pytest.raises(BentoMLException, match="the reply is 500"):
+            await one
+        host.queue.answers[1].set_result([ONE])
+        assert await other == [ONE]
+        await runner.close()
+    assert "the model gives no probabilities for a text" in caplog.text
+
+
+async def test_stream_that_its_host_ends_and_keeps_open_is_closed() -> None:
+    closed = asyncio.Event()
+
+    class Clinging(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.Transport", transport)
+
+        def data_received(self, _data: bytes) -> None:
+            self.transport.write(SWITCHED + reply(wire.StreamEnd(0)))
+
+        def connection_lost(self, _error: Exception | None) -> None:
+            closed.set()
+
+    server = await asyncio.get_running_loop().create_server(Clinging, "127.0.0.1", 0)
+    async with server:
+        runner = StreamRunner(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(CONNECTION_FAILURES):
+            await classify(runner, seconds=2.0)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await closed.wait()
+        await runner.close()
+
+
+async def test_peer_that_takes_nothing_is_hung_up_on() -> None:
+    loop = asyncio.get_running_loop()
+    lost, ended = asyncio.Event(), asyncio.Event()
+    deaf: list[asyncio.Transport] = []
+
+    class Deaf(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            deaf.append(cast("asyncio.Transport", transport))
+            deaf[0].pause_reading()
+
+        def connection_lost(self, _error: Exception | None) -> None:
+            ended.set()
+
+    class Caller(asyncio.Protocol):
+        def connection_lost(self, _error: Exception | None) -> None:
+            lost.set()
+
+    async with await loop.create_server(Deaf, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport, _ = await loop.create_connection(Caller, "127.0.0.1", port)
+        writer, message = FrameWriter(transport), bytes(1 << 20)
+        sent = 0
+        while not lost.is_set():
+            writer.send(message)
+            sent += len(message)
+            assert sent < 2 * MAX_UNSENT_BYTES
+            await asyncio.sleep(0)
+        assert sent > MAX_UNSENT_BYTES
+        deaf[0].abort()
+        await ended.wait()
 
 
 class Peer(asyncio.Protocol):
