@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,8 +136,25 @@ def _growth(normalizer: Any) -> float:
     content, pattern = normalizer.get("content"), normalizer.get("pattern")
     if isinstance(content, str):
         replaced = pattern.get("String") if isinstance(pattern, dict) else pattern
-        growth *= max(1.0, len(content) / (len(replaced) if isinstance(replaced, str) else 1))
+        length = len(replaced) if isinstance(replaced, str) else 1
+        growth *= max(1.0, len(content) / max(length, 1))
+    if isinstance(table := normalizer.get("precompiled_charsmap"), str):
+        growth *= _longest_replacement(table)
     return growth
+
+
+def _longest_replacement(table: str) -> int:
+    """The most characters by which a table of SentencePiece replaces some, at least 1.
+
+    It is the size of a trie in four bytes, the trie, and the replacements, each with a zero at its
+    end.
+    """
+    try:
+        content = b64decode(table, validate=True)
+    except ValueError:
+        return 1  # the library says what is wrong with it
+    replacements = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
+    return max(1, *(len(part.decode(errors="replace")) for part in replacements))
 
 
 def _try_characters(tokenizer: Tokenizer) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from bentoml.exceptions import BentoMLException
 from opentelemetry.trace import SpanKind
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -14,7 +15,12 @@ from core import metrics, tracing
 from core.errors import DeadlineExceeded, RunnerUnavailable, describe_error
 from core.types import Classification, LongText, Version
 from runners.lanes import Lane
-from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
+from runners.transport import (
+    CONNECTION_FAILURES,
+    RUNNER_FAILURES,
+    CallLost,
+    RunnerApi,
+)
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -26,6 +32,14 @@ RETRY: dict[str, Any] = {
     "wait": wait_exponential(0.002, max=0.2),
     "reraise": True,
 }
+
+
+# After so many runners that may have died of its texts, a call is not repeated any more.
+MAX_LOST = 3
+
+
+class LostAgain(BentoMLException):
+    """Each runner that got the call was lost while it had it."""
 
 
 class RunnerCalls:
@@ -55,9 +69,10 @@ class RunnerCalls:
         try:
             try:
                 return await self._attempt(texts, lane, deadline, long_text)
-            except CONNECTION_FAILURES:
+            except CONNECTION_FAILURES as error:
                 # Made only here: the first attempt of nearly every call succeeds.
-                return await AsyncRetrying(**RETRY)(self._attempt, texts, lane, deadline, long_text)
+                again = self._attempts_after(error)
+                return await AsyncRetrying(**RETRY)(again, texts, lane, deadline, long_text)
         except RUNNER_FAILURES as error:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
@@ -65,6 +80,22 @@ class RunnerCalls:
             logger.warning("runner %s failed: %s", self._version, describe_error(error))
             message = f"Model {self._version} cannot answer now; try again"
             raise RunnerUnavailable(message) from error
+
+    def _attempts_after(self, first: Exception) -> Callable[..., Awaitable[list[Classification]]]:
+        """`_attempt`, which ends the repeats once too many runners were lost."""
+        lost = int(isinstance(first, CallLost))
+
+        async def attempt(*call: Any) -> list[Classification]:
+            nonlocal lost
+            try:
+                return await self._attempt(*call)
+            except CONNECTION_FAILURES as error:
+                lost += isinstance(error, CallLost)
+                if lost >= MAX_LOST:
+                    raise LostAgain(f"{lost} runners were lost, one after the other") from error
+                raise
+
+        return attempt
 
     async def _attempt(
         self, texts: Sequence[str], lane: Lane, deadline: float, long_text: LongText

@@ -9,12 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import aiohttp
-
 from core.errors import describe_error
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.lanes import Lane
-from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RemoteRunner
+from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, CallLost, RemoteRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -25,7 +23,7 @@ UNHEALTHY_AFTER = 2
 LAST_SECONDS = 5.0
 
 
-class HostLost(aiohttp.ClientConnectionError):
+class HostLost(CallLost):
     """A call was cancelled because its host no longer answers."""
 
 

@@ -24,12 +24,14 @@ from core.errors import describe_error
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.host_health import Host
 from runners.lanes import Lane, estimated_tokens
-from runners.transport import CONNECTION_FAILURES, RemoteRunner
+from runners.transport import CONNECTION_FAILURES, CallLost, RemoteRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 RESOLVE_EVERY_SECONDS = 5.0
 RESOLVE_TIMEOUT_SECONDS = 0.5
+# Texts that hosts may have died of are not sent to all of them.
+MAX_LOST = 2
 
 
 async def resolve(url: str) -> Collection[str]:
@@ -99,16 +101,18 @@ class RunnerHosts:
         """
         deadline = time.monotonic() + timeout_seconds
         failed: set[str] = set()
+        lost = 0
         while True:
             host = self._choose(failed)
             window = host.description.max_tokens if host.description else None
             tokens = estimated_tokens(texts, window, long_text)
             try:
                 return await host.call(texts, tokens, deadline - time.monotonic(), lane, long_text)
-            except CONNECTION_FAILURES:
+            except CONNECTION_FAILURES as error:
                 host.is_up = False
                 failed.add(host.url)
-                if not any(
+                lost += isinstance(error, CallLost)
+                if lost >= MAX_LOST or not any(
                     other.is_up and other.is_settled
                     for other in self._hosts.values()
                     if other.url not in failed

@@ -87,6 +87,7 @@ class Slot:
         self._choosing: asyncio.Task[None] | None = None
         # Held while another model or engine replaces the current one.
         self._replacing = asyncio.Lock()
+        self._draining: TokenBatcher | NoModel = NoModel()
         self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
         self._retrying: asyncio.Task[None] | None = None
@@ -193,8 +194,8 @@ class Slot:
             self._choosing = run_in_background("EngineChoice", choose, until_done=True)
 
     def progress(self) -> Mapping[int, Work]:
-        """The work of the threads that compute for the model that serves now."""
-        return self.batcher.progress()
+        """The work of the threads that compute for the model that serves, or that served before."""
+        return {**self._draining.progress(), **self.batcher.progress()}
 
     def close(self) -> None:
         for task in (self._changing, self._choosing, self._retrying):
@@ -231,9 +232,17 @@ class Slot:
         engine, speed = description.engine, description.tokens_per_second
         self._describe(self.description, engine=engine, tokens_per_second=speed)
         logger.info("%s: %s serves on %s", self._version, tag, engine)
-        await asyncio.to_thread(previous.drain)
+        await self._drain(previous)
         del previous
         collect_and_return()
+
+    async def _drain(self, previous: TokenBatcher | NoModel) -> None:
+        """Wait for the end of what served before, until which no other model follows this one."""
+        self._draining = previous
+        try:
+            await asyncio.to_thread(previous.drain)
+        finally:
+            self._draining = NoModel()
 
     async def _change(self, desired: DesiredModel) -> None:
         tags = self._choice.tags_of(desired, self._configured)
@@ -260,7 +269,7 @@ class Slot:
             try:
                 await asyncio.to_thread(self._chosen.save, self._choice)
             finally:
-                await asyncio.to_thread(previous.drain)
+                await self._drain(previous)
                 del previous
                 collect_and_return()
 

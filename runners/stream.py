@@ -29,7 +29,14 @@ from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners import wire
 from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
-from runners.transport import CONNECT_SECONDS, MAX_REPLY_BYTES, BadReply, HttpRunner, checked
+from runners.transport import (
+    CONNECT_SECONDS,
+    MAX_REPLY_BYTES,
+    BadReply,
+    CallLost,
+    HttpRunner,
+    checked,
+)
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -43,7 +50,7 @@ _HEAD_END = b"\r\n\r\n"
 
 
 class StreamLost(aiohttp.ClientConnectionError):
-    """The stream ended before the answer; another one may carry the call."""
+    """There is no stream; another one may carry the call."""
 
 
 class StreamRefused(Exception):
@@ -99,6 +106,7 @@ class RunnerStream(asyncio.Protocol):
 
         Raises:
             StreamLost: the stream has ended.
+            CallLost: the stream ended while the runner had the call.
             TimeoutError: no answer came in time.
             ServiceUnavailable: the runner is full.
             BentoMLException: any other refusal.
@@ -138,13 +146,13 @@ class RunnerStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport, self.takes_calls = None, False
-        lost = StreamLost("the runner hung up" if exc is None else type(exc).__name__)
+        reason = "the runner hung up" if exc is None else type(exc).__name__
         if not self.opened.done():
-            self.opened.set_exception(lost)
+            self.opened.set_exception(StreamLost(reason))
         if calls := self._take_calls():
             logger.warning("a stream to a runner is lost, with %d calls on it", len(calls))
         for call in calls:
-            call.set_exception(lost)
+            call.set_exception(CallLost(reason))
 
     def data_received(self, data: bytes) -> None:
         self._asked = 0

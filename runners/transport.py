@@ -69,6 +69,10 @@ class RemoteRunner(RunnerApi, Protocol):
     async def close(self) -> None: ...
 
 
+class CallLost(aiohttp.ClientConnectionError):
+    """The host was lost while it had the call: it may have died of the texts."""
+
+
 class BadReply(BentoMLException):
     """The runner's reply is not a message of the wire."""
 

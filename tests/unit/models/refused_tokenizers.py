@@ -39,16 +39,20 @@ def replacing(pattern: Mapping[str, str], content: str) -> Mapping[str, object]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-def multiplying(times: int) -> str:
-    """A table of SentencePiece that makes so many letters of an "a".
+def multiplying(times: int, key: str = "a") -> str:
+    """A table of SentencePiece that makes so many letters of `key`.
 
-    A double array (github.com/s-yata/darts-clone): the root, its child "a", and the value of that,
-    which is where the replacement begins.
+    A double array (github.com/s-yata/darts-clone): the root, a child for each byte of the key, and
+    the value of the last one, which is where the replacement begins.
     """
-    units = [0] * 256
-    units[0] = 1 << 10  # the offset to the children: 1
-    units[1 ^ ord("a")] = ord("a") | 1 << 8 | 2 << 10  # its label; it has a value, at offset 2
-    units[1 ^ ord("a") ^ 2] = 1 << 31  # the value 0
+    units = [0] * 2048
+    children = 1  # where those of a unit are, as the unit says by an offset from itself
+    units[0] = children << 10
+    for depth, byte in enumerate(key.encode(), 1):
+        at, children = children ^ byte, 256 * depth
+        units[at] = byte | (at ^ children) << 10
+    units[at] |= 1 << 8  # it has a value
+    units[children] = 1 << 31  # the value 0
     trie = b"".join(unit.to_bytes(4, "little") for unit in units)
     table = len(trie).to_bytes(4, "little") + trie + b"b" * times + b"\0"
     return b64encode(table).decode()
@@ -98,6 +102,17 @@ REFUSED_TOKENIZERS: Mapping[str, tuple[Spoil, str]] = {
     "a normaliser whose table multiplies": (
         tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": multiplying(65)}),
         "tokenizer.json has a normaliser that makes 65 characters of one; at most 64 are taken",
+    ),
+    "a normaliser whose table multiplies what an accent follows": (
+        # The library looks up whole graphemes, such as two code points.
+        tokenizer(
+            normalizer={"type": "Precompiled", "precompiled_charsmap": multiplying(900, "e\u0301")}
+        ),
+        "tokenizer.json has a normaliser that makes 900 characters of one; at most 64 are taken",
+    ),
+    "a normaliser that replaces nothing": (
+        tokenizer(normalizer=replacing({"String": ""}, "a" * 70)),
+        "tokenizer.json has a normaliser that makes 70 characters of one; at most 64 are taken",
     ),
     "unknown normaliser": (
         tokenizer(normalizer={"type": "Martian"}), "tokenizer.json has a part that this release"

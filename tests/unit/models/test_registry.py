@@ -184,6 +184,23 @@ def test_archive_that_has_no_room_is_refused_before_it_is_unpacked(
     assert bentoml.models.list() == []
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_archive_with_links_is_refused_before_it_is_unpacked(
+    registry: Registry, tmp_path: Path, kind: bytes
+) -> None:
+    """Each is unpacked as a whole file, and has no size of its own."""
+    file = tmp_path / "links.bentomodel"
+    with tarfile.open(file, "w:xz") as archive:
+        large = tarfile.TarInfo("weights")
+        large.size = 1 << 20
+        archive.addfile(large, io.BytesIO(bytes(large.size)))
+        link = tarfile.TarInfo("more")
+        link.type, link.linkname = kind, "weights"
+        archive.addfile(link)
+    assert "has a link or a device, which no model has" in registry.take(file, fails=True)
+    assert bentoml.models.list() == []
+
+
 def test_archive_with_a_name_outside_of_it_writes_nothing_there(
     registry: Registry, tmp_path: Path
 ) -> None:

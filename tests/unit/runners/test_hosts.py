@@ -12,8 +12,9 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.client import DESCRIBE_TIMEOUT_SECONDS
-from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
+from runners.hosts import MAX_LOST, RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
+from runners.transport import CallLost
 from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
@@ -234,6 +235,16 @@ async def test_call_fails_over_to_another_host_when_its_connection_breaks(
         host.error = None
     await machines.runner.describe()
     assert {await machines.classify() for _ in range(3)} == {"a", "b", "c"}
+
+
+async def test_texts_that_hosts_may_have_died_of_are_not_sent_to_all_of_them(
+    machines: Machines,
+) -> None:
+    for host in machines.hosts.values():
+        host.error = CallLost("it hung up")
+    with pytest.raises(CallLost):
+        await machines.classify()
+    assert sum(host.calls for host in machines.hosts.values()) == MAX_LOST
 
 
 async def test_error_reply_of_a_host_does_not_fail_over(machines: Machines) -> None:

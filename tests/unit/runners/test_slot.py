@@ -71,6 +71,8 @@ async def test_calls_before_the_change_are_answered_by_the_previous_model(
     slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
     assert await revision_of(slot) == "m:2"
+    # A thread of the previous model that hangs is seen: no other model can follow until it ends.
+    await until(lambda: any(work.number is not None for work in slot.progress().values()))
     first.free.set()
     assert await asyncio.gather(*calls) == ["m:1"] * 3
 

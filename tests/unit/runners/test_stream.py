@@ -14,7 +14,7 @@ from core.types import Classification
 from runners import stream as stream_module
 from runners import wire
 from runners.stream import DEAD_AFTER, StreamLost, StreamRunner
-from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES
+from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, CallLost
 from tests.unit.runners.relay import Relay
 from tests.unit.runners.stream_hosts import ONE, WAIT_SECONDS, Host, calling, classify
 from tests.unit.tiny_server import TinyServer, response
@@ -143,7 +143,7 @@ async def test_caller_that_hangs_up_gets_nothing_computed(host: Host, runner: St
     call = calling(runner)
     await until(lambda: len(host.queue.answers) == 1)
     runner.hang_up()
-    with pytest.raises(StreamLost):
+    with pytest.raises(CallLost):
         await call
     await until(host.queue.answers[0].cancelled)
     await until(lambda: host.connections == 0)
@@ -220,7 +220,7 @@ async def test_stream_that_leads_nowhere_is_ended_and_its_calls_fail(
         async with asyncio.timeout(WAIT_SECONDS):
             while not call.done():
                 await described(runner)
-        with pytest.raises(StreamLost):
+        with pytest.raises(CallLost):
             await call
         assert caplog.text.count("a stream to a runner that answers elsewhere is dead") == 1
         assert await classify(runner) == [ONE]  # over a new one
