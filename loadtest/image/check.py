@@ -28,6 +28,8 @@ MAX_BYTES = 900_000_000
 MAX_START_SECONDS = 8.0
 PATIENCE_SECONDS = 60.0
 STOP_SECONDS = 45.0
+# The library of the dashboard's charts.
+CHARTS = "/dashboard/vendor/uPlot.esm.js"
 # nvidia-ml-py is BentoML's: plain Python that asks the driver how many GPUs there are.
 CUDA_EXCEPTIONS = {"nvidia-ml-py"}
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton", "pytorch-triton")
@@ -140,6 +142,9 @@ def served_findings(in_image: CommandLine) -> Iterator[str]:
                 reply = httpx.post(f"{url}/predict", json=text, timeout=10, trust_env=False)
                 if reply.status_code != 200:
                     yield f"/predict answered {reply.status_code}: {reply.text}"
+                charts = httpx.get(f"{url}{CHARTS}", timeout=10, trust_env=False)
+                if charts.status_code != 200:  # npm's registry was away
+                    yield "the dashboard has no charts; run `make assets`, and build it again"
             else:
                 yield f"the service did not get ready; {log.name} says why"
         finally:
