@@ -1,12 +1,13 @@
 """What a text costs outside the engine: `python -m loadtest.bench.outside`.
 
-Three measurements, of the saved models on this machine, which has to be quiet:
+Two measurements, of the saved models on this machine, which has to be quiet:
 
 * *A runner with a null engine*, which answers at once: its process on one core, its caller on
   another. Everything else is real: stream, queue, packing, tokenizer, results.
 * *CPU time of each process* for a text, of the served product, by new texts and by cached ones.
   In a runner the event loop is apart from the threads that tokenise and compute.
-* *One client*, beside the time that the engine alone takes for the same texts, on all cores.
+
+`python -m loadtest.bench.one_client` measures the time of one client.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import statistics
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +29,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from core.settings import get_settings
-from core.types import VERSIONS, EngineName
+from core.types import VERSIONS
 from loadtest.bench.measure import Load, measure
 from loadtest.bench.own_process import own_process
 from loadtest.bench.processes import of_each_role
@@ -39,8 +38,6 @@ from loadtest.table import console, make_table
 from loadtest.traffic import Kind, texts_of
 from runners.batching import TokenBatcher
 from runners.classifier import Classifier
-from runners.cpu import usable_cpus
-from runners.engines.choice import load_engine
 from runners.model_store import SavedModel
 from runners.queue import TextQueue
 from runners.stream import StreamRunner
@@ -50,7 +47,6 @@ CALLERS = 256
 SECONDS = 8.0
 WARM_UP_SECONDS = 2.0
 LOADS = ((Kind.distinct, 64), (Kind.repeated, 8))
-ALONE_TEXTS = 400
 TIMEOUT_SECONDS = 30.0
 MAX_FRAME_BYTES = 1 << 20
 LOOPS, THREADS = "runners' event loops", "runners' tokenizers and engines"
@@ -229,36 +225,6 @@ def _cpu_seconds(pid: int) -> dict[str, float]:
     return seconds
 
 
-_alone: list[Classifier] = []  # in its process, the classifier
-
-
-def _load_alone(model: SavedModel, engine: str) -> None:
-    loaded = load_engine(model, cast("EngineName", engine), streams=usable_cpus())
-    _alone.append(Classifier(model, loaded))
-
-
-def _time_alone(texts: list[str]) -> float:
-    """The median time of one text after the other, in milliseconds."""
-
-    def took(text: str) -> float:
-        started = time.perf_counter()
-        _alone[0].infer([text])
-        return 1_000 * (time.perf_counter() - started)
-
-    return statistics.median(map(took, texts))
-
-
-def one_client(server: Server, engine_alone: ProcessPoolExecutor) -> Iterator[dict[str, float]]:
-    """In turns, the service's p50 for one client and the engine's for the same texts."""
-    for turn in range(3):
-        seed = 1_000 + turn
-        load = Load(Kind.distinct, 1, SECONDS, WARM_UP_SECONDS, seed=seed)
-        served = measure(server.url, load)["p50_ms"]
-        texts = list(itertools.islice(texts_of(Kind.distinct, seed=seed), ALONE_TEXTS))
-        engine = engine_alone.submit(_time_alone, texts).result()
-        yield {"service, p50 ms": served, "engine, p50 ms": engine, "more": served - engine}
-
-
 def main() -> None:
     model = configured_models()["v1"]
     with TemporaryDirectory(prefix="outside-") as folder:
@@ -270,7 +236,7 @@ def main() -> None:
             [[*vars(ceiling).values()]],
         )
     )
-    with site() as where, our_service(where) as server, own_process() as engine_alone:
+    with site() as where, our_service(where) as server:
         server.wait_until_ready()
         health = httpx.get(f"{server.url}/health").raise_for_status().json()
         engine = health["versions"]["v1"]["engine"]
@@ -285,12 +251,6 @@ def main() -> None:
                     sorted(costs.items(), key=lambda cost: (cost[0] == THREADS, -cost[1])),
                 )
             )
-        engine_alone.submit(_load_alone, model, engine).result()
-        engine_alone.submit(_time_alone, ["A first text."] * 20).result()
-        rows = list(one_client(server, engine_alone))
-        console.print(
-            make_table("one client, new texts", [*rows[0]], [list(row.values()) for row in rows])
-        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""Where one client's time goes: `python -m loadtest.bench.one_client`, on a quiet machine.
+
+Four medians of the served product and one of its engine, in turns, tell the parts of a new text:
+
+* *HTTP and API*: a cached text whose line is not synced. The client's own time is in it.
+* *log*: how much longer a cached text takes whose line is synced.
+* *engine*: the same texts one after the other by tokenizer and engine alone, on all cores.
+* *way to the runner and back*: what a new text takes beyond these, and beyond the engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import cast
+
+import httpx
+
+from core.types import EngineName
+from loadtest.bench.measure import Load, measure
+from loadtest.bench.own_process import own_process
+from loadtest.bench.servers import Server, alone, our_service, site
+from loadtest.table import console, make_table
+from loadtest.traffic import Kind, texts_of
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.engines.choice import load_engine
+from runners.model_store import SavedModel
+
+TURNS = 5
+SECONDS = 6.0
+WARM_UP_SECONDS = 2.0
+ALONE_TEXTS = 400
+
+_alone: list[Classifier] = []  # in its process, the classifier
+
+
+def _load_alone(model: SavedModel, engine: str) -> None:
+    loaded = load_engine(model, cast("EngineName", engine), streams=usable_cpus())
+    _alone.append(Classifier(model, loaded))
+
+
+def _time_alone(texts: list[str]) -> float:
+    """The median time of one text after the other, in milliseconds."""
+
+    def took(text: str) -> float:
+        started = time.perf_counter()
+        _alone[0].infer([text])
+        return 1_000 * (time.perf_counter() - started)
+
+    return statistics.median(map(took, texts))
+
+
+def measure_turn(
+    synced: Server, unsynced: Server, engine_alone: ProcessPoolExecutor, turn: int
+) -> dict[str, float]:
+    """The medians of one turn, in milliseconds."""
+    seed = 1_000 + turn
+
+    def p50_ms(server: Server, kind: Kind) -> float:
+        with alone(server, synced, unsynced):
+            load = Load(kind, 1, SECONDS, WARM_UP_SECONDS, seed=seed)
+            return float(measure(server.url, load)["p50_ms"])
+
+    new, cached = p50_ms(synced, Kind.distinct), p50_ms(synced, Kind.repeated)
+    unsynced_new, unsynced_cached = p50_ms(unsynced, Kind.distinct), p50_ms(unsynced, Kind.repeated)
+    texts = list(itertools.islice(texts_of(Kind.distinct, seed=seed), ALONE_TEXTS))
+    with alone(synced, synced, unsynced), alone(unsynced, synced, unsynced):
+        engine = engine_alone.submit(_time_alone, texts).result()
+    return {
+        "new text": new,
+        "engine": engine,
+        "more": new - engine,
+        "HTTP and API": unsynced_cached,
+        "log": cached - unsynced_cached,
+        "runner and back": new - engine - cached,
+        "new, not synced": unsynced_new,
+    }
+
+
+def medians(turns: list[dict[str, float]]) -> Mapping[str, float]:
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+
+
+def main() -> None:
+    with (
+        site() as where,
+        our_service(where) as synced,
+        our_service(where, LOG_DURABILITY="page_cache") as unsynced,
+        own_process() as engine_alone,
+    ):
+        for server in (synced, unsynced):
+            server.wait_until_ready()
+        health = httpx.get(f"{synced.url}/health").raise_for_status().json()
+        engine_alone.submit(
+            _load_alone, where.models["v1"], health["versions"]["v1"]["engine"]
+        ).result()
+        engine_alone.submit(_time_alone, ["A first text."] * 20).result()
+        turns = [measure_turn(synced, unsynced, engine_alone, turn) for turn in range(TURNS)]
+    rows = [[str(number), *turn.values()] for number, turn in enumerate(turns, 1)]
+    rows.append(["median", *medians(turns).values()])
+    console.print(make_table("one client, p50 in ms", ["turn", *turns[0]], rows))
+
+
+if __name__ == "__main__":
+    main()
