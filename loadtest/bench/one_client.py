@@ -1,11 +1,14 @@
 """Where one client's time goes: `python -m loadtest.bench.one_client`, on a quiet machine.
 
-Four medians of the served product and one of its engine, in turns, tell the parts of a new text:
+Four medians of the served product and two of its engine, in turns, tell the parts of a new text:
 
 * *HTTP and API*: a cached text whose line is not synced. The client's own time is in it.
 * *log*: how much longer a cached text takes whose line is synced.
 * *engine*: the same texts one after the other by tokenizer and engine alone, on all cores.
-* *way to the runner and back*: what a new text takes beyond these, and beyond the engine.
+* *idle before*: how much longer the engine takes for a text after a pause, as one client makes
+  them: its core slept, and its weights have left the caches.
+* *runner and back*: what a new text takes beyond these: the look-up in Redis, the stream to the
+  runner, its queue, and the way back.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ TURNS = 5
 SECONDS = 6.0
 WARM_UP_SECONDS = 2.0
 ALONE_TEXTS = 400
+# As long as a text is outside the engine.
+PAUSE_SECONDS = 0.003
 
 _alone: list[Classifier] = []  # in its process, the classifier
 
@@ -43,10 +48,12 @@ def _load_alone(model: SavedModel, engine: str) -> None:
     _alone.append(Classifier(model, loaded))
 
 
-def _time_alone(texts: list[str]) -> float:
-    """The median time of one text after the other, in milliseconds."""
+def _time_alone(texts: list[str], pause_seconds: float = 0.0) -> float:
+    """The median time of one text after the other, in milliseconds, each after a pause."""
 
     def took(text: str) -> float:
+        if pause_seconds:
+            time.sleep(pause_seconds)
         started = time.perf_counter()
         _alone[0].infer([text])
         return 1_000 * (time.perf_counter() - started)
@@ -70,13 +77,15 @@ def measure_turn(
     texts = list(itertools.islice(texts_of(Kind.distinct, seed=seed), ALONE_TEXTS))
     with alone(synced, synced, unsynced), alone(unsynced, synced, unsynced):
         engine = engine_alone.submit(_time_alone, texts).result()
+        idle = engine_alone.submit(_time_alone, texts, PAUSE_SECONDS).result()
     return {
         "new text": new,
         "engine": engine,
         "more": new - engine,
+        "idle before": idle - engine,
         "HTTP and API": unsynced_cached,
         "log": cached - unsynced_cached,
-        "runner and back": new - engine - cached,
+        "runner and back": new - idle - cached,
         "new, not synced": unsynced_new,
     }
 
