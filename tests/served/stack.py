@@ -29,8 +29,8 @@ from tests.waiting import until
 RECOVERY_SECONDS = 30.0
 # Of silence, with room for a check that comes late.
 HANGING_SECONDS = 12.0
-# A third of the time that a request has; on a quiet machine it is 0.5 to 3.5 s.
-SLOWEST_SECONDS = 10.0
+# Less than the time that a request has; on a quiet machine it is 0.5 to 3.5 s.
+SLOWEST_SECONDS = 20.0
 # No file of the service may grow past this; a prediction is some 400 bytes.
 FULL_BYTES = 100
 MAX_MEMORY = "64mb"

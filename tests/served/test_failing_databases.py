@@ -105,7 +105,7 @@ async def test_analytics_that_take_long_leave_connections_to_the_service(stack: 
             await asyncio.sleep(0.1)
         await locking
         await asyncio.gather(*asked)
-    assert len(health) > 30
+    assert len(health) > 15  # each second some, and not one after the lock
     assert [one for one in health if one["rollout"]["frozen"]] == []
     assert [one for one in health if not one["database_connected"]] == []
 

@@ -19,8 +19,8 @@ from web.shedding import QUIET_SECONDS
 # many a busy machine has no time to refuse the rest.
 FLOOD_PER_SECOND = 1_200
 FLOOD_SECONDS = 4.0
-# Twice what it takes, for a machine that has other things to do as well.
-RECOVERY_SECONDS = 10.0
+# Some times what it takes, for a machine that has other things to do as well.
+RECOVERY_SECONDS = 30.0
 ANSWERED_IN_A_ROW = 20
 
 

@@ -143,10 +143,9 @@ while True:
 def test_clock_is_compared_with_that_of_the_servers(
     seconds: float, told: str | None, database_url: URL, redis_server: str
 ) -> None:
-    now = time.time() + seconds
     for problem in (
-        clock_problem(now, database_url=database_url),
-        clock_problem(now, redis_url=redis_server),
+        clock_problem(time.time() + seconds, database_url=database_url),
+        clock_problem(time.time() + seconds, redis_url=redis_server),
     ):
         assert (problem is None) == (told is None)
         assert told is None or told in str(problem)

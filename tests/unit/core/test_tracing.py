@@ -28,7 +28,7 @@ started = time.perf_counter()
 for number in range(5_000):
     with tracing.span("a", {"number": number}):
         assert tracing.current() is not None
-assert time.perf_counter() - started < 2
+assert time.perf_counter() - started < 5
 stopping = time.perf_counter()
 tracing.stop_tracing()
 assert not tracing.is_on()

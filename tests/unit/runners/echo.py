@@ -18,7 +18,7 @@ from runners.queue import TextQueue
 from runners.windows import unread
 from tests.unit.fakes import counter
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 40.0
 PLENTY = 1_000
 MANY_TOKENS = 10**9
 

@@ -127,7 +127,8 @@ class Cluster:
         before = self.apis.get(number)
         self.apis[number] = made
         if before is not None:
-            await asyncio.sleep(0.05)  # its last calls
+            # Its last calls.
+            await until(lambda: all(host.is_idle for host in before._hosts.values()))
             await before.close()
 
     async def call(self) -> None:

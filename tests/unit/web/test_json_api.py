@@ -484,7 +484,7 @@ async def test_server_that_stops_cancels_the_call_of_the_api() -> None:
 async def test_deadline_that_passes_while_the_client_is_watched_is_a_504() -> None:
     work, server = Work(), Server(part(BODY))
     apis = {"/predict": json_api("/predict", work)}
-    request = server.request(serving(apis, timeout_seconds=UNTIL_WATCHED_SECONDS))
+    request = server.request(serving(apis, timeout_seconds=20 * UNTIL_WATCHED_SECONDS))
     await end(request)
     assert server.listened_to.is_set()
     assert server.sent[0]["status"] == 504
