@@ -23,7 +23,7 @@ CLIENT_PREFIX_BITS = 64
 LOOPBACK = "127.0.0.1"
 # A client without an address, as at a Unix socket.
 UNKNOWN = "unknown"
-# A client that a trusted proxy on this machine does not name: it is not on this machine.
+# A client that a proxy on this machine does not name, or is not trusted to: it is on another.
 HIDDEN = "hidden"
 
 Address = IPv4Address | IPv6Address
@@ -51,7 +51,11 @@ class Proxies:
         self._warned = False
 
     def read(self, scope: Scope) -> Forwarded:
-        """Read the headers of a request as it came."""
+        """Read the headers of a request as it came.
+
+        Where a proxy on this machine has forwarded it, and names no client that counts, the client
+        is hidden, and not of this machine.
+        """
         entries: list[bytes] = []
         scheme = b""
         is_forwarded = False
@@ -68,9 +72,10 @@ class Proxies:
         if not self._any_peer and not (peer and self._is_trusted(peer)):
             if entries or scheme:
                 self._warn(peer)
-            return Forwarded()
+            # A proxy on this machine that nobody has named speaks for clients of others.
+            return Forwarded(HIDDEN if _is_own_machine(peer) else None)
         client, is_named = self._first_untrusted(b",".join(entries).decode("latin-1"))
-        if not is_named and (entries or is_forwarded) and _is_own_machine(client or peer):
+        if not is_named and _is_own_machine(client or peer):
             told: str | None = HIDDEN
         else:
             told = None if client is None else str(client)

@@ -34,10 +34,12 @@ def trusting(*trusted: str) -> Proxies:
 @pytest.mark.parametrize(
     ("trusted", "peer", "values", "client"),
     [
-        # Nobody is trusted, not even this machine.
-        ((), "127.0.0.1", ["203.0.113.9"], "127.0.0.1"),
+        # Nobody is trusted. A proxy on this machine may speak for others all the same.
+        ((), "127.0.0.1", ["203.0.113.9"], HIDDEN),
+        ((), "127.0.0.1", ["127.0.0.1"], HIDDEN),
+        ((), "::1", ["unknown"], HIDDEN),
         ((PROXY,), "10.0.0.3", ["203.0.113.9"], "10.0.0.3"),
-        ((PROXY,), None, ["203.0.113.9"], None),
+        ((PROXY,), None, ["203.0.113.9"], HIDDEN),
         ((PROXY,), PROXY, ["203.0.113.9"], "203.0.113.9"),
         ((PROXY,), f"::ffff:{PROXY}", ["203.0.113.9"], "203.0.113.9"),
         # What the client wrote itself stands left of what the proxy appended.
@@ -75,12 +77,20 @@ def test_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
     assert seen(trusting(*trusted), peer, *values)[0] == client
 
 
-def test_client_behind_a_proxy_that_sends_forwarded_alone_is_hidden() -> None:
+@pytest.mark.parametrize("trusted", [("127.0.0.1",), ()])
+@pytest.mark.parametrize(
+    "header", [(b"forwarded", b"for=203.0.113.9"), (b"x-forwarded-proto", b"https")]
+)
+def test_client_behind_a_proxy_that_sends_another_header_alone_is_hidden(
+    trusted: tuple[str, ...], header: tuple[bytes, bytes]
+) -> None:
     scope: Scope = {
-        "type": "http", "scheme": "http", "headers": [(b"forwarded", b"for=203.0.113.9")],
+        "type": "http",
+        "scheme": "http",
+        "headers": [header],
         "client": ("127.0.0.1", 5_000),
-    }  # fmt: skip
-    trusting("127.0.0.1").apply(scope)
+    }
+    trusting(*trusted).apply(scope)
     assert client_name(scope["client"][0]) == HIDDEN
 
 
