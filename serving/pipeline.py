@@ -266,9 +266,14 @@ class PredictionPipeline:
         """
         version = other(prediction.version)
         started = time.perf_counter()
-        group = text_group(self._policy(), prediction.text)
+        # Where the client named the version, neither is in an arm: they are other texts.
         [shadowed] = await self._predict(
-            [prediction.text], version, "shadow", started, prediction.long_text, group=group
+            [prediction.text],
+            version,
+            "shadow",
+            started,
+            prediction.long_text,
+            group=prediction.arm_group,
         )
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         # The log has the first prediction already, and does not store it again.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
-from core.types import ModelVersion, Prediction
+from core.types import ModelVersion, Prediction, Version
 from rollout.policy import RolloutPolicy
 from rollout.shadow import MAX_QUEUED, Shadow
 from tests.unit.fakes import Setup, counter, prediction
@@ -127,6 +127,19 @@ async def test_shadow_prediction_is_logged_as_a_comparison(setup: Setup) -> None
         "shadow", "v1", "one",
     )  # fmt: skip
     assert setup.v1.calls == [["one"]]
+
+
+@pytest.mark.parametrize("named", [None, "v1"])
+async def test_shadow_is_in_the_arm_of_its_text_as_the_champion_is(
+    setup: Setup, named: Version | None
+) -> None:
+    """Texts of a version that clients name are others than those of the champion's arm."""
+    setup.policy = RolloutPolicy(shadow_percent=100)
+    [answered] = await setup.path.predict(["one"], named, "/predict")
+    await setup.path.shadow(answered)
+    [comparison] = setup.log.comparisons
+    assert comparison.v2.arm_group == answered.arm_group
+    assert (answered.arm_group is None) == (named is not None)
 
 
 async def test_failing_challenger_is_logged_as_a_failure(setup: Setup) -> None:
