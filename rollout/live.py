@@ -28,6 +28,8 @@ logger = logging.getLogger("bentoml.sentiment.rollout")
 # Every process has to apply a change within two seconds.
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
+# A change needs many queries, one after the other, and PostgreSQL may be far away.
+EARLIER_SECONDS = 10.0
 FROZEN_AFTER_SECONDS = 2.0
 # A disk that stands still delays neither a change nor a poll for longer.
 COPY_SECONDS = 1.0
@@ -97,7 +99,8 @@ class LivePolicy(Background):
                     record = self.record
                     if not self._is_refreshed or not await self._store.is_newest(record):
                         record = await self._store.newest() or self.configured
-                    if not self._is_refreshed or record != self.record:
+                if not self._is_refreshed or record != self.record:
+                    async with asyncio.timeout(EARLIER_SECONDS):
                         self.earlier = await self._read_earlier(record)
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error

@@ -108,8 +108,10 @@ class RateLimiter:
         if state.remaining >= cost:
             if await self._hit(item, name, client, cost):  # room has come since
                 return await self._state_after(item, name, client, cost)
-            # Redis contradicts itself, as one does that answers nothing.
-            if await self._local.hit(item, name, client, cost=cost):
+            # Others may have taken it. If there still is room, Redis contradicts itself, like one
+            # that answers nothing.
+            state = await self._state(item, name, client)
+            if state.remaining >= cost and await self._local.hit(item, name, client, cost=cost):
                 return await _state_of(self._local, item, name, client)
         wait_seconds = max(1, round(state.reset_in_seconds + 0.5))
         metrics.rate_limited.labels(name).inc()

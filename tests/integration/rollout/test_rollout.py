@@ -25,7 +25,7 @@ from core.request_context import RequestContext, enter
 from core.types import VERSIONS, DesiredModel, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
-from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
+from rollout.live import ANSWER_SECONDS, FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
@@ -335,6 +335,28 @@ async def test_postgresql_outage_freezes_the_last_known_policy(
     finally:
         await machine.live.stop()
         await engine.dispose()
+
+
+class DistantStore(PolicyStore):
+    """As one behind a long link: each of its queries takes a while."""
+
+    async def history(self, limit: int, before: int | None = None) -> list[PolicyRecord]:
+        await asyncio.sleep(0.6 * ANSWER_SECONDS)
+        return await super().history(limit, before)
+
+
+async def test_change_is_applied_however_many_queries_its_past_takes(
+    machine: Machine, second: Machine
+) -> None:
+    await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    live = LivePolicy(
+        DistantStore(second.engine),
+        CONFIGURED,
+        second.folder / "distant.json",
+        lambda _policy, _as_of: None,
+    )
+    await live.refresh()
+    assert (live.version, live.is_frozen) == (1, False)
 
 
 # Only the owner of the table may.

@@ -22,7 +22,7 @@ from core.redis import MAX_CONNECTIONS, connect
 from loadtest.ports import free_port
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
-from web.rate_limiter import RateLimiter
+from web.rate_limiter import LimitState, RateLimiter
 from web.request import RequestMiddleware
 
 LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
@@ -115,6 +115,22 @@ async def test_connections_that_are_all_in_use_are_no_outage(
     assert state is not None
     assert elsewhere is not None
     assert (state.remaining, elsewhere.remaining) == (9, 8)
+
+
+async def test_request_that_others_were_faster_than_is_refused(redis: Redis) -> None:
+    """As when many wait at the end of a window: each sees room, and few find it."""
+
+    left = iter([1, 0, 0])
+
+    class Late(RateLimiter):
+        async def _hit(self, *_asked: object) -> bool:
+            return False
+
+        async def _state(self, *_asked: object) -> LimitState:
+            return LimitState(1, 60, next(left), time.time() + 60)
+
+    with pytest.raises(RateLimited):
+        await Late(redis, {"predict": "1/minute"}).check("predict", "ann")
 
 
 async def test_a_batch_counts_by_its_texts(redis: Redis) -> None:
