@@ -28,7 +28,8 @@ def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) 
     """Set the fields of `policy` that are set in `changes`.
 
     Raises:
-        InvalidRequest: `changes` sets shares that the schedule sets, or takes its guardrails.
+        InvalidRequest: `changes` sets shares that the schedule sets, takes its guardrails, or
+            swaps the versions under it.
     """
     changed = changes.model_fields_set
     new = policy.model_copy(update={name: getattr(changes, name) for name in changed})
@@ -41,6 +42,11 @@ def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) 
                 "the schedule sets it; to set it by hand, set schedule to null",
             )
     if "schedule" not in changed:
+        if new.champion != policy.champion:
+            raise invalid_field(
+                "changes.champion",
+                "the schedule is of the other version; to end it, set schedule to null",
+            )
         if new.guardrails is None:
             raise invalid_field(
                 "changes.guardrails", "a schedule needs them; to end it, set schedule to null"

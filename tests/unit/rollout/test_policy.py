@@ -150,6 +150,18 @@ def test_shares_that_the_schedule_sets_cannot_be_set_by_hand() -> None:
     assert shadowed.progress == scheduled().progress
 
 
+def test_champion_is_not_replaced_under_a_schedule() -> None:
+    """The share of the other version would be that of the champion."""
+    swapped = changes(champion="v2")
+    with pytest.raises(InvalidRequest, match="to end it, set schedule to null"):
+        with_changes(scheduled(), swapped, NOW)
+    assert with_changes(scheduled(), changes(champion="v1"), NOW).schedule is not None
+    ended = with_changes(scheduled(), changes(champion="v2", schedule=None), NOW)
+    assert (ended.champion, ended.schedule) == ("v2", None)
+    anew = with_changes(scheduled(), changes(champion="v2", schedule=SCHEDULE), NOW)
+    assert anew.ab_weights == Weights(v1=5, v2=95)
+
+
 def test_guardrails_cannot_be_taken_from_a_schedule() -> None:
     with pytest.raises(InvalidRequest, match="a schedule needs them"):
         with_changes(scheduled(), changes(guardrails=None), NOW)
