@@ -12,6 +12,7 @@ import schemathesis
 from core.text_limits import MAX_TEXT_CHARACTERS
 from runners.lanes import USUAL_WINDOW
 from web.idempotency import KEY_HEADER, KEY_PATTERN
+from web.schemas.admin import MAX_REASON_CHARACTERS
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 UNKNOWN_HEADER = "x-schemathesis-unknown-property"
@@ -22,11 +23,12 @@ _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
 
 @schemathesis.hook
 def filter_body(_context: Any, body: Any) -> bool:
-    """Keep bodies whose texts are as good as the document says.
+    """Keep bodies whose texts and reason are as good as the document says.
 
-    The document says how long a text may be, and cannot say that white space around it is not
-    counted; such a text is accepted. Nor can it say which characters past U+FFFF are invisible, or
-    that a batch which skips errors may hold unusable texts, or how many tokens a text has.
+    The document says how long a text or a reason may be, and cannot say that white space around it
+    is not counted; such a one is accepted. Nor can it say which characters past U+FFFF are
+    invisible, or that a batch which skips errors may hold unusable texts, or how many tokens a text
+    has.
     """
     if not isinstance(body, dict):
         return True
@@ -43,10 +45,16 @@ def filter_body(_context: Any, body: Any) -> bool:
     texts = list(_strings([body.get("text"), body.get("texts"), body.get("inputs")]))
     if body.get("long_text") == "refuse" and any(len(text) > USUAL_WINDOW // 4 for text in texts):
         return False
+    if _is_too_long_before_stripping(body.get("reason"), MAX_REASON_CHARACTERS):
+        return False
     return not any(
-        len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text)
+        _is_too_long_before_stripping(text, MAX_TEXT_CHARACTERS) or _INVISIBLE.fullmatch(text)
         for text in texts
     )
+
+
+def _is_too_long_before_stripping(text: Any, most: int) -> bool:
+    return isinstance(text, str) and len(text.strip()) <= most < len(text)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.
     from rollout.admin import Outcome
 
+MAX_REASON_CHARACTERS = 500
 Reason = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, strict=True, min_length=1, max_length=500),
+    StringConstraints(
+        strip_whitespace=True, strict=True, min_length=1, max_length=MAX_REASON_CHARACTERS
+    ),
     AfterValidator(refuse_unusable),
     USABLE_PATTERN,
 ]
