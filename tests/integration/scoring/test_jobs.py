@@ -6,13 +6,12 @@ import asyncio
 import gzip
 import io
 import os
-import resource
 import shutil
 import stat
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from starlette.types import Message, Scope
 from core.jobs import JobStatus
 from core.temporary_folders import OWNER
 from scoring.job_room import MAX_KEPT, MAX_UNFINISHED
+from tests.full_disk import no_larger_files
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.parquet import encrypted_parquet
 from tests.waiting import until
@@ -560,17 +560,6 @@ async def test_result_that_was_whole_when_the_process_died_is_done(
     report = await ended(client, job)
     assert (report["state"], report["scored"]) == ("done", 2)
     assert stored.result.read_bytes() == whole
-
-
-@contextmanager
-def no_larger_files(most_bytes: int) -> Iterator[None]:
-    """As on a full disk: no file of this process may grow past this."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_disk_that_takes_no_more_makes_a_job_wait_and_refuses_uploads(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from analytics.privacy.erase import Actor, erase
 from analytics.privacy.selection import Selector
 from core.types import Prediction
 from core.uuid7 import new_id
+from tests.full_disk import no_larger_files
 from tests.integration.analytics.sinks.conftest import SinkLog, count, parquet_ids
 from tests.integration.analytics.sinks.receiver import receiver
 from tests.integration.analytics.sinks.test_events import sink as events_sink
@@ -188,14 +188,9 @@ async def test_ids_that_the_disk_has_half_room_for_are_lost_whole_and_the_next_a
     first = await log.store(1)
     [file] = log.outbox.folder.glob("*.ids")
     size = file.stat().st_size
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     many = dict.fromkeys((new_id(datetime.now(UTC)) for _ in range(300)), 1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            log.outbox._append(0, many)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_larger_files(size + 10_000), pytest.raises(OSError, match="File too large"):
+        log.outbox._append(0, many)
     assert file.stat().st_size == size
     later = await log.store(3)
     await log.finish(delivery)

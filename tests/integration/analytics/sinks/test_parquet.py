@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import resource
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +20,7 @@ from analytics.log.sinks.rows import QUERY_ROWS
 from core.keyed_hash import text_digest
 from core.types import Comparison
 from core.uuid7 import new_id
+from tests.full_disk import no_larger_files
 from tests.integration.analytics.sinks.conftest import SinkLog, count, parquet_ids
 from tests.integration.predictions import make_prediction
 from tests.waiting import until
@@ -134,17 +135,14 @@ async def test_a_full_disk_leaves_no_half_of_a_file(log: SinkLog, tmp_path: Path
     delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
     ids = await log.store(200)
     before = count("failures", "parquet", reason="unavailable")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Larger files cannot be written: as on a full disk, a part of the file is.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
-    try:
+    with ExitStack() as disk:
+        # A part of the file is written.
+        disk.enter_context(no_larger_files(4_096))
         async with log.delivering(delivery):
             await until(lambda: count("failures", "parquet", reason="unavailable") > before)
             assert parquet_ids(folder) == []
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            disk.close()
             await until(lambda: delivery.waiting == 0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(parquet_ids(folder)) == sorted(ids)
 
 
