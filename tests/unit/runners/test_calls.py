@@ -5,47 +5,20 @@ from __future__ import annotations
 import pytest
 
 from core.errors import RunnerUnavailable
-from core.types import Classification, DesiredModel, LongText, RunnerDescription
+from core.types import Classification
 from runners.calls import MAX_LOST, RunnerCalls
-from runners.lanes import Lane
 from runners.stream import StreamLost
 from runners.transport import CallLost
-from tests.unit.fakes import classification, runner_description
-
-ANSWER = classification("a text", "r1")
+from tests.unit.runners.backends import FakeBackend
 
 
-class FakeRunner:
-    """Raises what it is given, one error a call, and answers then."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
-        self.calls = 0
-
-    async def classify(
-        self,
-        texts: list[str],
-        timeout_seconds: float,
-        lane: Lane,
-        long_text: LongText = "truncate",
-    ) -> list[Classification]:
-        assert (texts, timeout_seconds > 0, lane, long_text) == (
-            ["a text"], True, "interactive", "truncate",
-        )  # fmt: skip
-        self.calls += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return [ANSWER]
-
-    async def describe(self) -> RunnerDescription:
-        return runner_description()
-
-    async def load(self, desired: DesiredModel) -> RunnerDescription:
-        raise AssertionError(desired)
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
-async def send(runner: FakeRunner) -> list[Classification]:
-    calls = RunnerCalls("v1", runner, timeout_seconds=5.0)
+async def send(backend: FakeBackend) -> list[Classification]:
+    calls = RunnerCalls("v1", backend, timeout_seconds=5.0)
     return await calls.send(["a text"], "interactive", 5.0)
 
 
@@ -58,14 +31,18 @@ async def send(runner: FakeRunner) -> list[Classification]:
     ],
     ids=["lost", "not there yet", "lost and not there yet"],
 )
-async def test_call_is_answered_by_the_runner_that_comes_after(errors: list[Exception]) -> None:
-    runner = FakeRunner(*errors)
-    assert await send(runner) == [ANSWER]
-    assert runner.calls == len(errors) + 1
+async def test_call_is_answered_by_the_runner_that_comes_after(
+    backend: FakeBackend, errors: list[Exception]
+) -> None:
+    backend.errors = [*errors]
+    [answer] = await send(backend)
+    assert answer.revision == backend.revision
+    assert backend.errors == []
+    assert (backend.calls, backend.lanes) == ([["a text"]], ["interactive"])
 
 
-async def test_texts_that_each_runner_dies_of_are_given_up() -> None:
-    runner = FakeRunner(*[CallLost("it hung up")] * 20)
+async def test_texts_that_each_runner_dies_of_are_given_up(backend: FakeBackend) -> None:
+    backend.errors = [CallLost("it hung up")] * 20
     with pytest.raises(RunnerUnavailable):
-        await send(runner)
-    assert runner.calls == MAX_LOST
+        await send(backend)
+    assert (len(backend.errors), backend.calls) == (20 - MAX_LOST, [])
