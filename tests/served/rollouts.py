@@ -36,8 +36,10 @@ class Admin:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def status(self) -> dict[str, Any]:
-        reply = await self._client.get("/admin/rollout")
+    async def status(self, *, fresh: bool = False) -> dict[str, Any]:
+        """A fresh connection belongs to one of the API processes, by chance."""
+        headers = {"Connection": "close"} if fresh else {}
+        reply = await self._client.get("/admin/rollout", headers=headers)
         assert reply.status_code == 200
         sent: dict[str, Any] = reply.json()
         return sent
@@ -90,12 +92,17 @@ class Admin:
                 await asyncio.sleep(0.1)
 
     async def holds(self, version: Version, tag: str, seconds: float = 60.0) -> None:
-        """Wait until the runner does, as both API processes see it: ten answers are of both."""
+        """Wait until the runner does, and both API processes apply the newest policy.
+
+        Ten answers are of both. The tag alone may be that of before, which a process that has yet
+        to hear of the change calls right.
+        """
         in_a_row = 0
         async with asyncio.timeout(seconds):
             while in_a_row < 10:
-                sent = await self.model(version)
-                in_a_row = in_a_row + 1 if sent["tag"] == tag and not sent["loading"] else 0
+                model, applied = await self.model(version), await self.status(fresh=True)
+                is_there = model["tag"] == tag and not model["loading"]
+                in_a_row = in_a_row + 1 if is_there and version not in applied["waits_for"] else 0
                 await asyncio.sleep(0.05)
 
     async def history(self) -> list[dict[str, Any]]:
