@@ -33,6 +33,7 @@ class Charge(Protocol):
 
         Raises:
             RateLimited: so much is not left; nothing is counted.
+            InvalidRequest: the limit never allows as much as the request counts.
         """
 
 

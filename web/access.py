@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api_keys import ApiKey, KeyScope
 from core.asgi import came_over_loopback
-from core.errors import Forbidden, MalformedRequest, Unauthorized
+from core.errors import Forbidden, InvalidRequest, MalformedRequest, RateLimited, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
@@ -102,14 +102,23 @@ class AccessMiddleware:
         # Not the context itself, which gets the function: only a garbage collection finds a ring,
         # and those of a flood took a fifth of the event loop's time.
         own_limits, headers = context.limits, context.response_headers
+        whole = 0
 
         async def charge(cost: int, *, refuses: bool = True) -> None:
+            nonlocal whole
+            whole += cost
             count = limiter.check if refuses else limiter.take
             try:
                 state = await count(limit, client, cost, own_limits)
-            except Exception:
+            except Exception as error:
                 state = await limiter.state(limit, client, own_limits)
                 _add_headers(headers, limit, state)
+                if isinstance(error, RateLimited) and state is not None and whole > state.limit:
+                    raise InvalidRequest(  # after any wait it would be too much again
+                        f"The request counts as {whole:,} texts against the rate limit {limit}, "
+                        f"which is {state.limit:,} in {state.window_seconds:,} s; send fewer or "
+                        "shorter texts at once"
+                    ) from error
                 raise
             _add_headers(headers, limit, state)
 

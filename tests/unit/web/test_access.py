@@ -327,6 +327,25 @@ async def test_charge_counts_more_against_the_same_limit() -> None:
     assert too_many.headers.get_list("ratelimit") == ['"batch";r=1;t=7']
 
 
+async def test_request_that_the_limit_never_allows_is_not_told_to_come_back() -> None:
+    """It was told to wait, again and again."""
+    refused: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        charge = context_of(scope).charge
+        assert charge is not None
+        for cost in (2, int(scope["query_string"])):
+            await charge(cost)
+
+    async with http((), FakeLimiter(10), app) as client:
+        for cost in (8, 7):
+            reply = await client.post(f"/predict/batch?{cost}")
+            refused.append(reply.status_code)
+            assert ("counts as 11 texts" in reply.json()["detail"]) == (cost == 8)
+            assert ("retry-after" in reply.headers) == (cost == 7)
+    assert refused == [422, 429]
+
+
 async def test_charge_that_refuses_nothing_counts_what_is_left() -> None:
     limiter = FakeLimiter(10)
 
