@@ -69,6 +69,7 @@ def save_prepared(
     acceptance_gate: AcceptanceGate | None = None,
     *,
     timed: bool = False,
+    as_latest: bool = True,
 ) -> SavedModel:
     """Save a model that `prepare` described into the BentoML store.
 
@@ -76,7 +77,7 @@ def save_prepared(
     that `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the
     model has its reference engine alone. With `timed` it holds how fast they are on this CPU, which
     takes about a second each, unless a model of the same sizes has it. The store is written last,
-    so a rejected checkpoint leaves no trace there.
+    so a rejected checkpoint leaves no trace there. It becomes the latest of its name, if asked.
 
     Raises:
         InvalidCheckpoint: `acceptance_gate` rejected it.
@@ -86,15 +87,16 @@ def save_prepared(
         facts = {**facts, **acceptance_gate(reference)}
     write_golden_set(model.folder, reference.infer)
     reports = make_engines(model, reference) if make_engines else {}
-    _put_into_store(model, facts, reports, timed=timed and bool(reports))
+    _put_into_store(model, facts, reports, timed=timed and bool(reports), as_latest=as_latest)
     return find_model(model.tag)
 
 
-def prepare(folder: Path, version: Version) -> SavedModel:
+def prepare(folder: Path, version: Version, window: int | None = None) -> SavedModel:
     """Write the reference engine beside the checkpoint in `folder`; describe it as a model.
 
     The folder holds float32 weights, config.json and tokenizer.json. The model's tag is
-    `sentiment-distilbert-<version>:<revision>`.
+    `sentiment-distilbert-<version>:<revision>`. `window` is the most tokens of a text that it was
+    imported or saved with; by default, that of its architecture.
 
     Raises:
         InvalidCheckpoint: it cannot be served.
@@ -111,7 +113,7 @@ def prepare(folder: Path, version: Version) -> SavedModel:
         folder=folder,
         revision=revision,
         labels=outputs.labels,
-        max_tokens=token_limit(folder, config),
+        max_tokens=token_limit(folder, config, window),
         pad_token_id=int(config.get("pad_token_id") or 0),
         engines=(REFERENCE,),
         outputs=() if outputs.is_plain else outputs.sentiments,
@@ -181,6 +183,7 @@ def _put_into_store(
     reports: Mapping[EngineName, GateReport],
     *,
     timed: bool,
+    as_latest: bool,
 ) -> None:
     speeds = {"speeds": to_builtins(_speeds(model, reports))} if timed else {}
     metadata = {
@@ -201,7 +204,7 @@ def _put_into_store(
     }
     # If the same weights are saved again, they are the latest and have today's metadata.
     with (
-        staged() as store,
+        staged(as_latest=as_latest) as store,
         bentoml.models.create(model.tag, metadata=metadata, _model_store=store) as stored,
     ):
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)

@@ -96,7 +96,7 @@ def import_checkpoint(
         )
         if not is_distilbert(prepared):
             _export(network, prepared)
-        model = prepare(prepared, version)
+        model = prepare(prepared, version, window)
 
         def accept(reference: Classifier) -> Mapping[str, Any]:
             _compare_logits(network, reference.engine, model.max_tokens)

@@ -22,8 +22,10 @@ _LATEST = "latest"
 
 
 @contextmanager
-def staged() -> Iterator[ModelStore]:
+def staged(*, as_latest: bool = True) -> Iterator[ModelStore]:
     """A store whose models are moved into that of BentoML at the end, in place of those there.
+
+    Unless they come `as_latest`, the latest of their names stays what it is then.
 
     Raises:
         OSError: the disk refuses them; what was there before is still there.
@@ -36,7 +38,7 @@ def staged() -> Iterator[ModelStore]:
         stage.mkdir()
         yield ModelStore(stage)
         for made in sorted(stage.glob(f"*/*/{_DESCRIPTION}")):
-            _move(made.parent, into, scratch)
+            _move(made.parent, into, scratch, as_latest=as_latest)
 
 
 def remove_unfinished(names: Iterable[str]) -> list[str]:
@@ -66,8 +68,8 @@ def _beside(store: Path) -> Path:
     return store.parent / "tmp"
 
 
-def _move(made: Path, into: Path, scratch: Path) -> None:
-    """Move a model into a store, and let it be the latest of its name."""
+def _move(made: Path, into: Path, scratch: Path, *, as_latest: bool) -> None:
+    """Move a model into a store; it is the latest of its name if asked, or if there is none."""
     for path in [*made.rglob("*")]:
         if path.is_file():
             fsync_path(path)
@@ -86,5 +88,7 @@ def _move(made: Path, into: Path, scratch: Path) -> None:
         # Somebody has mounted the store: there is no moving it whole.
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(made, target)
-    write_atomically(target.parent / _LATEST, made.name.encode(), sync=True)
+    latest = target.parent / _LATEST
+    if as_latest or not latest.exists():
+        write_atomically(latest, made.name.encode(), sync=True)
     fsync_folder(into)

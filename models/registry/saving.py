@@ -197,8 +197,6 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
     facts = {
         name: value for name, value in stored.info.metadata.items() if name not in WRITTEN_FACTS
     }
-    latest = Path(stored.path).parent / "latest"
-    newest = latest.read_text(encoding="utf-8")
     with _saving(version, str(stored.tag)) as progress, scratch_folder() as copy:
         kept: tuple[str, ...] = CHECKPOINT_FILES
         if not is_distilbert(Path(stored.path)):
@@ -213,11 +211,9 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         except StarterError as error:
             console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
         same = partial(_check_golden_set, Path(stored.path))
-        prepared = prepare(copy, version)
-        model = progress.done(save_prepared(prepared, facts, make_engines, same))
-    # A model that is saved becomes the latest, which the settings may name.
-    latest.write_text(newest, encoding="utf-8")
-    return model
+        prepared = prepare(copy, version, stored.info.metadata.get("max_tokens"))
+        # The settings may name the latest, which this is not to become.
+        return progress.done(save_prepared(prepared, facts, make_engines, same, as_latest=False))
 
 
 def _check_golden_set(folder: Path, reference: Classifier) -> Mapping[str, Any]:

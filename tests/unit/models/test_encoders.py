@@ -231,6 +231,26 @@ def test_option_lowers_the_window(
     assert (answer.token_count, answer.truncated) == (found, True)
 
 
+def test_option_raises_the_window_of_an_architecture_that_has_more_than_its_default(
+    model_store: Path, tmp_path: Path
+) -> None:
+    """It was cut to the default, without a word."""
+    folder = tiny_encoder(tmp_path / "hub", "modernbert")
+    for name, key in (
+        ("config.json", "max_position_embeddings"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, key: 4_096}))
+    found = {most: import_checkpoint(folder, "v1", {}, max_tokens=most) for most in (None, 2_100)}
+    assert {most: model.max_tokens for most, model in found.items()} == {None: 2_048, 2_100: 2_100}
+    model = found[2_100]
+    [answer] = classifier(model).infer(["good " * 3_000])
+    assert (answer.token_count, answer.truncated) == (2_100, True)
+    copy = shutil.copytree(model.folder, tmp_path / "copy")
+    assert prepare(copy, "v1", model.max_tokens).max_tokens == 2_100
+
+
 TYPE_1 = {
     "type": "TemplateProcessing",
     "single": [

@@ -27,8 +27,11 @@ with staged() as store, bentoml.models.create("{NAME}:one", _model_store=store) 
 """
 
 
-def put(version: str, content: bytes) -> None:
-    with staged() as store, bentoml.models.create(f"{NAME}:{version}", _model_store=store) as made:
+def put(version: str, content: bytes, *, as_latest: bool = True) -> None:
+    with (
+        staged(as_latest=as_latest) as store,
+        bentoml.models.create(f"{NAME}:{version}", _model_store=store) as made,
+    ):
         Path(made.path, "content").write_bytes(content)
 
 
@@ -65,6 +68,17 @@ def test_newest_model_is_the_latest_and_replaces_one_of_its_tag(tmp_path: Path) 
         put("one", b"new")
         assert content_of("latest") == content_of("one") == b"new"
         assert len(bentoml.models.list()) == 2
+
+
+def test_model_that_is_saved_again_leaves_the_latest_as_others_made_it(tmp_path: Path) -> None:
+    """It wrote back what it had read minutes before, over an import that came in between."""
+    with model_store_at(tmp_path / "models"):
+        put("one", b"1", as_latest=False)
+        assert content_of("latest") == b"1"  # it is alone
+        put("two", b"2")
+        put("one", b"new", as_latest=False)
+        assert content_of("latest") == b"2"
+        assert content_of("one") == b"new"
 
 
 def test_store_that_somebody_has_mounted_gets_models_too(tmp_path: Path) -> None:
