@@ -188,9 +188,9 @@ class _Bill:
 async def _compute(
     api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, timeout_seconds: float
 ) -> Answer:
-    await bill.add(request.cost)
     try:
         async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
+            await bill.add(request.cost)
             return await api.answer(request)
     except TimeoutError as error:
         reason = "client_deadline" if bill.context.has_own_deadline else "deadline"

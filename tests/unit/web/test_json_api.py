@@ -242,6 +242,28 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
     assert reached == [["x"], ["x"] * 3]
 
 
+async def test_deadline_holds_while_the_texts_are_counted() -> None:
+    """A Redis that hangs had its own time, however little the client allowed."""
+
+    async def batch(**_fields: object) -> Reply:
+        raise AssertionError
+
+    async def charge(cost: int, *, refuses: bool = True) -> None:
+        await asyncio.Event().wait()
+
+    inner = serving({"/batch": json_api("/batch", batch, BatchRequest)})
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).charge = charge
+        await inner(scope, receive, send)
+
+    transport = httpx.ASGITransport(limited)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"X-Request-Timeout-Ms": "20"}
+        reply = await client.post("/batch", json={"texts": ["x", "y"]}, headers=headers)
+    assert reply.status_code == 504
+
+
 async def test_bytes_of_a_body_are_charged_whether_it_is_refused_or_not() -> None:
     """One that costs much to read, and is refused, must not count as one text."""
     charged: list[tuple[int, bool]] = []
