@@ -147,7 +147,7 @@ def test_analytics_rows_are_served_as_csv(client: httpx.Client) -> None:
         assert len(lines) >= rows
         assert {line.get("version", line.get("model_version")) for line in lines} == {"v1"}
     page = client.get("/analytics/recent", params={"since": since, "limit": 2, "format": "csv"})
-    rest = client.get(page.links["next"]["url"])
+    rest = client.get(page.url.join(page.links["next"]["url"]))
     assert [len(one.text.splitlines()) for one in (page, rest)] == [3, 2]
     assert "link" not in rest.headers
     assert client.get("/analytics/recent", params={"format": "xml"}).status_code == 422

@@ -92,7 +92,8 @@ def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDra
         headers = {}
         if page.next_before is not None:
             following = request.url.include_query_params(before=page.next_before)
-            headers["link"] = f'<{following.path}?{following.query}>; rel="next"'
+            # Relative: a proxy may have another path before this service's.
+            headers["link"] = f'<?{following.query}>; rel="next"'
         return csv_response("recent", page.predictions, headers)
 
     @router.get("/timeseries", response_model=Timeseries, responses=CSV_REPLY)
