@@ -39,7 +39,7 @@ def queries(query_type: str) -> float:
 @pytest.fixture
 async def hasty(database_url: URL) -> AsyncIterator[AsyncEngine]:
     """An engine with one connection and a short time-out."""
-    engine = create_engine(database_url, pool_size=1, timeout_seconds=0.5)
+    engine = create_engine(database_url, pool_size=1, timeout_seconds=2)
     yield engine
     await engine.dispose()
 

@@ -33,7 +33,7 @@ from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
 
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 1
 WAIT_SECONDS = 8.0
 MAX_CONNECTIONS = 100
