@@ -107,10 +107,10 @@ ENCODERS: Mapping[str, TinyEncoder] = {
         byte_pairs, _BERT, _BERT_ORDER,
         _SIZES | {
             # The first layer attends to all, the second to what is near.
-            "max_position_embeddings": 1_024, "local_attention": 16,
+            "max_position_embeddings": 4_096, "local_attention": 16,
             "global_attn_every_n_layers": 2,
         },
-        window=1_024,
+        window=2_100,  # of a --max-tokens: by default it is 2,048
     ),
     "mpnet": TinyEncoder(word_pieces, _ROBERTA, _ROBERTA_ORDER, _AFTER_PADDING),
     "roberta": TinyEncoder(byte_pairs, _ROBERTA, _ROBERTA_ORDER, _AFTER_PADDING),
@@ -189,4 +189,4 @@ def imported_encoder(folder: Path, name: str) -> Iterator[tuple[Path, SavedModel
     checkpoint = tiny_encoder(folder / "hub", name)
     (folder / "models").mkdir()
     with model_store_at(folder / "models"):
-        yield checkpoint, import_checkpoint(checkpoint, "v1", {})
+        yield checkpoint, import_checkpoint(checkpoint, "v1", {}, max_tokens=ENCODERS[name].window)

@@ -26,7 +26,7 @@ from runners.integrity import sha256
 from runners.model_store import InvalidCheckpoint, SavedModel, find_model
 from scripts import models
 from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
-from tests.unit.encoders import TEXTS, imported_encoder, pipeline_scores, tiny_encoder
+from tests.unit.encoders import ENCODERS, TEXTS, imported_encoder, pipeline_scores, tiny_encoder
 from tests.unit.models.spoiling import Spoil, config, edit, remove, tokenizer
 
 pytestmark = pytest.mark.usefixtures("torch_imported")
@@ -96,7 +96,7 @@ def test_whole_window_answers_as_transformers(imported: tuple[Path, SavedModel])
 
     checkpoint, model = imported
     network = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-    assert model.max_tokens == (1_024 if network.config.model_type == "modernbert" else 64)
+    assert model.max_tokens == ENCODERS[network.config.model_type].window
     ids = np.random.default_rng(0).integers(5, 120, size=(2, model.max_tokens))
     expected = logits_of(network, ids, np.ones_like(ids))
     names: tuple[EngineName, ...] = (REFERENCE, "openvino-bf16")
@@ -132,7 +132,8 @@ def test_saved_encoder_is_prepared_again_without_torch_and_needs_its_graph(
     _, model = imported
     copy = tmp_path / "copy"
     shutil.copytree(model.folder, copy)
-    assert replace(prepare(copy, "v1"), folder=model.folder, digests=model.digests) == model
+    again = prepare(copy, "v1", model.max_tokens)
+    assert replace(again, folder=model.folder, digests=model.digests) == model
     (copy / ONNX_FILE).unlink()
     with pytest.raises(InvalidCheckpoint, match=r"model\.onnx is missing, which an import exports"):
         prepare(copy, "v1")
@@ -229,26 +230,6 @@ def test_option_lowers_the_window(
     assert model.max_tokens == found
     [answer] = classifier(model).infer(["good " * 100])
     assert (answer.token_count, answer.truncated) == (found, True)
-
-
-def test_option_raises_the_window_of_an_architecture_that_has_more_than_its_default(
-    model_store: Path, tmp_path: Path
-) -> None:
-    """It was cut to the default, without a word."""
-    folder = tiny_encoder(tmp_path / "hub", "modernbert")
-    for name, key in (
-        ("config.json", "max_position_embeddings"),
-        ("tokenizer_config.json", "model_max_length"),
-    ):
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps({**content, key: 4_096}))
-    found = {most: import_checkpoint(folder, "v1", {}, max_tokens=most) for most in (None, 2_100)}
-    assert {most: model.max_tokens for most, model in found.items()} == {None: 2_048, 2_100: 2_100}
-    model = found[2_100]
-    [answer] = classifier(model).infer(["good " * 3_000])
-    assert (answer.token_count, answer.truncated) == (2_100, True)
-    copy = shutil.copytree(model.folder, tmp_path / "copy")
-    assert prepare(copy, "v1", model.max_tokens).max_tokens == 2_100
 
 
 TYPE_1 = {
