@@ -122,6 +122,8 @@ async def poison_line_is_in_the_spool(scene: Scene) -> AsyncIterator[None]:
         assert (health.status_code, health.json()["status"]) == (200, "degraded")
         assert health.json()["log_rejects"] is True
         assert (await client.get("/readyz")).status_code == 200
+        # The shipper measures it once a second, and the alert may have fired before.
+        await until(lambda: stack.bento.metric("prediction_log_rejected_bytes") > 0)
         assert (await client.get("/log/stats")).json()["rejected_bytes"] > 0
 
 
