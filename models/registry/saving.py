@@ -194,9 +194,8 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
     """
     stored = bentoml.models.get(tag)
     version = next(version for version in VERSIONS if model_name(version) == stored.tag.name)
-    facts = {
-        name: value for name, value in stored.info.metadata.items() if name not in WRITTEN_FACTS
-    }
+    metadata: dict[str, Any] = stored.info.metadata
+    facts = {name: value for name, value in metadata.items() if name not in WRITTEN_FACTS}
     with _saving(version, str(stored.tag)) as progress, scratch_folder() as copy:
         kept: tuple[str, ...] = CHECKPOINT_FILES
         if not is_distilbert(Path(stored.path)):
@@ -211,7 +210,7 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         except StarterError as error:
             console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
         same = partial(_check_golden_set, Path(stored.path))
-        prepared = prepare(copy, version, stored.info.metadata.get("max_tokens"))
+        prepared = prepare(copy, version, int(metadata["max_tokens"]))
         # The settings may name the latest, which this is not to become.
         return progress.done(save_prepared(prepared, facts, make_engines, same, as_latest=False))
 
