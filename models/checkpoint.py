@@ -202,7 +202,7 @@ def _put_into_store(
         },
         **speeds,
     }
-    # If the same weights are saved again, they are the latest and have today's metadata.
+    # The same weights that are saved again have today's metadata.
     with (
         staged(as_latest=as_latest) as store,
         bentoml.models.create(model.tag, metadata=metadata, _model_store=store) as stored,

@@ -59,8 +59,8 @@ def import_checkpoint(
 ) -> SavedModel:
     """Save the checkpoint in `folder`, which stays as it is, into the BentoML store.
 
-    `options` read its outputs, and `max_tokens` is the most of a text that the model sees, if that
-    is less than its window. See `save_prepared` for what is saved.
+    `options` read its outputs, and `max_tokens` is the most of a text that the model sees, if its
+    window allows as many. See `save_prepared` for what is saved.
 
     Raises:
         InvalidCheckpoint: it cannot be served, or `acceptance_gate` rejected it; the message says

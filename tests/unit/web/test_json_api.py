@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import RateLimited, RunnerUnavailable
-from core.request_context import context_of
+from core.request_context import Charge, context_of
 from core.text_limits import MAX_TEXT_CHARACTERS
 from core.types import LongText, Version
 from tests.unit.fakes import counter, no_repeats
@@ -213,6 +214,23 @@ async def test_body_of_a_post_api_is_checked_and_no_other(
         assert (reply.status_code, reply.text) == (200, "the framework")
 
 
+@asynccontextmanager
+async def charging(
+    charge: Charge, batch: Callable[..., Awaitable[Reply]], max_body_bytes: int = MAX_BODY_BYTES
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API /batch, whose requests are charged."""
+    apis = {"/batch": json_api("/batch", batch, BatchRequest)}
+    inner = serving(apis, max_body_bytes=max_body_bytes)
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).charge = charge
+        await inner(scope, receive, send)
+
+    transport = httpx.ASGITransport(limited)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
 async def test_further_texts_of_a_request_are_charged_before_the_api_is_called() -> None:
     charged: list[int] = []
     reached: list[list[str]] = []
@@ -227,14 +245,7 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
         if cost > 2:
             raise RateLimited("too many texts")
 
-    inner = serving({"/batch": json_api("/batch", batch, BatchRequest)})
-
-    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        context_of(scope).charge = charge
-        await inner(scope, receive, send)
-
-    transport = httpx.ASGITransport(limited)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with charging(charge, batch) as client:
         replies = [await client.post("/batch", json={"texts": ["x"] * n}) for n in (1, 3, 4)]
     assert [reply.status_code for reply in replies] == [200, 200, 429]
     # The first text of each was counted before.
@@ -251,14 +262,7 @@ async def test_deadline_holds_while_the_texts_are_counted() -> None:
     async def charge(cost: int, *, refuses: bool = True) -> None:
         await asyncio.Event().wait()
 
-    inner = serving({"/batch": json_api("/batch", batch, BatchRequest)})
-
-    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        context_of(scope).charge = charge
-        await inner(scope, receive, send)
-
-    transport = httpx.ASGITransport(limited)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with charging(charge, batch) as client:
         headers = {"X-Request-Timeout-Ms": "20"}
         reply = await client.post("/batch", json={"texts": ["x", "y"]}, headers=headers)
     assert reply.status_code == 504
@@ -276,13 +280,6 @@ async def test_bytes_of_a_body_are_charged_whether_it_is_refused_or_not() -> Non
         if refuses and cost > 20:
             raise RateLimited("too many texts")
 
-    apis = {"/batch": json_api("/batch", batch, BatchRequest)}
-    inner = serving(apis, max_body_bytes=40 * BYTES_OF_TEXT)
-
-    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        context_of(scope).charge = charge
-        await inner(scope, receive, send)
-
     async def charges(
         content: bytes, coding: str = "identity"
     ) -> tuple[int, list[tuple[int, bool]]]:
@@ -294,8 +291,7 @@ async def test_bytes_of_a_body_are_charged_whether_it_is_refused_or_not() -> Non
     text = "x" * (MAX_TEXT_CHARACTERS + 1)
     faulty = json.dumps({"texts": [text] * 100}).encode()
     blank, larger = (b'{"texts": ["x"' + b" " * n * BYTES_OF_TEXT + b"]}" for n in (10, 30))
-    transport = httpx.ASGITransport(limited)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with charging(charge, batch, max_body_bytes=40 * BYTES_OF_TEXT) as client:
         expected = [(len(faulty) // BYTES_OF_TEXT - 1, True)]
         assert await charges(faulty) == (422, expected)
         assert await charges(gzip.compress(faulty), "gzip") == (422, expected)
