@@ -247,9 +247,16 @@ class RequestInProgress(_RetryableError, RequestError):
 
 
 class UnavailableError(_RetryableError):
-    """A component that this request needs cannot answer now."""
+    """A component that this request needs cannot answer now.
+
+    `lost` is the number of runners that ended while they had the texts of the request.
+    """
 
     status = 503
+
+    def __init__(self, detail: str, *, lost: int = 0, **options: int) -> None:
+        super().__init__(detail, **options)
+        self.lost = lost
 
 
 class RunnerUnavailable(UnavailableError):

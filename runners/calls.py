@@ -66,36 +66,22 @@ class RunnerCalls:
         # A small request that is past its deadline is cancelled; it is no failure of the runner.
         seconds = deadline_seconds if lane == "bulk" else self._timeout_seconds
         deadline = time.monotonic() + seconds
+        attempts = None
         try:
             try:
                 return await self._attempt(texts, lane, deadline, long_text)
             except CONNECTION_FAILURES as error:
                 # Made only here: the first attempt of nearly every call succeeds.
-                again = self._attempts_after(error)
-                return await AsyncRetrying(**RETRY)(again, texts, lane, deadline, long_text)
+                attempts = _Attempts(self._attempt, error)
+                return await AsyncRetrying(**RETRY)(attempts, texts, lane, deadline, long_text)
         except RUNNER_FAILURES as error:
+            lost = attempts.lost if attempts is not None else 0
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
-                raise DeadlineExceeded("The model did not answer in time") from error
+                raise DeadlineExceeded("The model did not answer in time", lost=lost) from error
             logger.warning("runner %s failed: %s", self._version, describe_error(error))
             message = f"Model {self._version} cannot answer now; try again"
-            raise RunnerUnavailable(message) from error
-
-    def _attempts_after(self, first: Exception) -> Callable[..., Awaitable[list[Classification]]]:
-        """`_attempt`, which ends the repeats once too many runners were lost."""
-        lost = int(isinstance(first, CallLost))
-
-        async def attempt(*call: Any) -> list[Classification]:
-            nonlocal lost
-            try:
-                return await self._attempt(*call)
-            except CONNECTION_FAILURES as error:
-                lost += isinstance(error, CallLost)
-                if lost >= MAX_LOST:
-                    raise LostAgain(f"{lost} runners were lost, one after the other") from error
-                raise
-
-        return attempt
+            raise RunnerUnavailable(message, lost=lost) from error
 
     async def _attempt(
         self, texts: Sequence[str], lane: Lane, deadline: float, long_text: LongText
@@ -106,3 +92,22 @@ class RunnerCalls:
             return await self._runner.classify(
                 list(texts), deadline - time.monotonic(), lane, long_text
             )
+
+
+class _Attempts:
+    """Repeats a call whose first attempt failed, until too many runners were lost with it."""
+
+    def __init__(
+        self, attempt: Callable[..., Awaitable[list[Classification]]], first: Exception
+    ) -> None:
+        self._attempt = attempt
+        self.lost = int(isinstance(first, CallLost))
+
+    async def __call__(self, *call: Any) -> list[Classification]:
+        try:
+            return await self._attempt(*call)
+        except CallLost as error:
+            self.lost += 1
+            if self.lost >= MAX_LOST:
+                raise LostAgain(f"{self.lost} runners were lost, one after the other") from error
+            raise

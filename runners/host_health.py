@@ -19,7 +19,9 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 PROBE_TIMEOUT_SECONDS = 1.0
 # One timeout may be a pause; a host that is cut off misses the next probe too.
 UNHEALTHY_AFTER = 2
-# A host that fails is done sooner than others: for so long it comes after them.
+# A host that fails is done sooner than others, and would look idle. After so many failures without
+# an answer between them it comes after the others for so long. Fewer may be the fault of a text.
+FAILING_AFTER = 3
 LAST_SECONDS = 5.0
 
 
@@ -39,6 +41,7 @@ class Host:
         self.answers = False
         # It has had the model that other hosts have, since it is up.
         self.is_settled = False
+        self._failures = 0
         self._failed_at = -math.inf
         self.description: RunnerDescription | None = None
         self._missed_probes = 0
@@ -48,15 +51,26 @@ class Host:
 
     @property
     def workload(self) -> tuple[bool, float, float]:
-        """Whether it failed lately, the seconds of work that it has, the time of its last call.
+        """Whether it is failing, the seconds of work that it has, the time of its last call.
 
         The work is what this process gave it. The host with the smallest workload gets the next
         call: the one that will be done first; of idle hosts, the one that was called longest ago.
         """
         throughput = (self.description and self.description.tokens_per_second) or math.nan
         work = self._tokens / throughput if throughput > 0 else float(self._tokens)
-        failed = time.monotonic() - self._failed_at < LAST_SECONDS
-        return failed, work, self._last_call_at
+        is_failing = (
+            self._failures >= FAILING_AFTER and time.monotonic() - self._failed_at < LAST_SECONDS
+        )
+        return is_failing, work, self._last_call_at
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it answered the last probes that count, with a model.
+
+        A call that was lost since then may be the fault of its texts, or of one connection.
+        """
+        has_model = self.description is not None and self.description.has_model
+        return has_model and (self.answers or self.is_up)
 
     @property
     def is_idle(self) -> bool:
@@ -81,11 +95,14 @@ class Host:
         self._last_call_at = time.monotonic()
         try:
             async with cancellation:
-                return await self.runner.classify(texts, timeout_seconds, lane, long_text)
+                results = await self.runner.classify(texts, timeout_seconds, lane, long_text)
+                self._failures = 0
+                return results
         except RUNNER_FAILURES as error:
             if isinstance(error, TimeoutError) and cancellation.expired():
                 raise HostLost(f"{self.url} does not answer") from None
             if not isinstance(error, CONNECTION_FAILURES):  # of those, probes tell the end
+                self._failures += 1
                 self._failed_at = time.monotonic()
             raise
         finally:

@@ -30,8 +30,6 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 RESOLVE_EVERY_SECONDS = 5.0
 RESOLVE_TIMEOUT_SECONDS = 0.5
-# Texts that hosts may have died of are not sent to all of them.
-MAX_LOST = 2
 
 
 async def resolve(url: str) -> Collection[str]:
@@ -94,14 +92,15 @@ class RunnerHosts:
     ) -> list[Classification]:
         """Have `texts` classified by the host that will be done first.
 
-        If its connection breaks, another host gets them.
+        If it cannot be reached, another host gets them.
 
         Raises:
+            CallLost: the host was lost while it had the texts. The next call goes to another one,
+                if the caller dares.
             aiohttp.ClientConnectionError: no host can be reached.
         """
         deadline = time.monotonic() + timeout_seconds
         failed: set[str] = set()
-        lost = 0
         while True:
             host = self._choose(failed)
             window = host.description.max_tokens if host.description else None
@@ -111,14 +110,15 @@ class RunnerHosts:
             except CONNECTION_FAILURES as error:
                 host.is_up = False
                 failed.add(host.url)
-                lost += isinstance(error, CallLost)
-                if lost >= MAX_LOST or not any(
+                if not any(
                     other.is_up and other.is_settled
                     for other in self._hosts.values()
                     if other.url not in failed
                 ):
                     raise
                 metrics.runner_failovers.labels(self._version).inc()
+                if isinstance(error, CallLost):
+                    raise
 
     def _choose(self, failed: Collection[str]) -> Host:
         hosts = [host for host in self._hosts.values() if host.url not in failed]
@@ -176,9 +176,9 @@ class RunnerHosts:
         policy, or refused it. It would be called first, as it has no work. Those that are settled
         stay so while a model is replaced on one after the other.
         """
-        up = [host for host in self._hosts.values() if host.is_up and host.description]
+        up = [host for host in self._hosts.values() if host.has_answered]
         for host in self._hosts.values():
-            host.is_settled = host.is_settled and host.is_up
+            host.is_settled = host.is_settled and host.has_answered
         known = [host for host in up if host.is_settled] or up
         least = max((_generation(host) for host in known), default=0)
         for host in up:

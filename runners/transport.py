@@ -18,6 +18,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from yarl import URL
 
 from core import tracing
+from core.errors import describe_error
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners import wire
 from runners.lanes import Lane
@@ -28,6 +29,8 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
 # The host is gone, before its answer or in the middle of it; another can compute the same.
 CONNECTION_FAILURES = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
+# No connection was made, so the host has none of the call.
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 # Of calls that carry texts. Only a few calls that requests share are in flight at a time, and the
 # bounds of the queue limit the bulk calls; a call past this limit waits for a connection.
@@ -99,7 +102,7 @@ class HttpRunner:
     """A runner host, at an `http(s):` URL or BentoML's `tcp:`, `unix:` or `file:`.
 
     Each method raises aiohttp.ClientConnectionError or aiohttp.ClientPayloadError if the connection
-    breaks, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
+    breaks, which is a CallLost if the host had texts, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
     not a message of the wire, and BentoMLException for any other error reply. Cancelling a call
     closes its connection, which tells the runner to drop the texts.
     """
@@ -134,9 +137,14 @@ class HttpRunner:
         if timeout_seconds <= 0:
             raise TimeoutError
         call = wire.Classify(texts, timeout_seconds, lane, long_text)
-        reply = await self._post(
-            self._calls, wire.CLASSIFY_PATH, call, wire.Results, timeout_seconds
-        )
+        try:
+            reply = await self._post(
+                self._calls, wire.CLASSIFY_PATH, call, wire.Results, timeout_seconds
+            )
+        except NOT_SENT:
+            raise
+        except CONNECTION_FAILURES as error:
+            raise CallLost(describe_error(error)) from error
         return checked(reply.results, texts, long_text)
 
     async def describe(self) -> RunnerDescription:

@@ -43,6 +43,16 @@ async def test_call_is_answered_by_the_runner_that_comes_after(
 
 async def test_texts_that_each_runner_dies_of_are_given_up(backend: FakeBackend) -> None:
     backend.errors = [CallLost("it hung up")] * 20
-    with pytest.raises(RunnerUnavailable):
+    with pytest.raises(RunnerUnavailable) as given_up:
         await send(backend)
     assert (len(backend.errors), backend.calls) == (20 - MAX_LOST, [])
+    assert given_up.value.lost == MAX_LOST
+
+
+async def test_runners_that_were_lost_are_counted_where_none_comes_after(
+    backend: FakeBackend,
+) -> None:
+    backend.errors = [CallLost("it hung up"), *[StreamLost("it starts")] * 40]
+    with pytest.raises(RunnerUnavailable) as given_up:
+        await send(backend)
+    assert given_up.value.lost == 1

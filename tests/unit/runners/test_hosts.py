@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 
 import aiohttp
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
+from core.errors import RunnerUnavailable
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.client import DESCRIBE_TIMEOUT_SECONDS
-from runners.hosts import MAX_LOST, RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
+from runners.calls import MAX_LOST, RunnerCalls
+from runners.host_health import FAILING_AFTER
+from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
 from runners.transport import CallLost
 from tests.unit.fakes import counter, runner_description
@@ -33,6 +37,7 @@ class FakeHost:
         self.closed = False
         self.calls = 0
         self.requested: list[DesiredModel] = []
+        self.before_description: Callable[[], Awaitable[None]] | None = None
 
     async def _answer(self) -> None:
         if self.error is not None:
@@ -60,6 +65,8 @@ class FakeHost:
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
+        if self.before_description is not None:
+            await self.before_description()
         await self._answer()
         observed = self.requested[-1] if self.requested else DesiredModel(None, 0)
         return runner_description(
@@ -88,6 +95,7 @@ class Machines:
         self.runner = RunnerHosts(
             "v1", [NAME], self.connect, self.resolve, resolve_every_seconds=resolve_every_seconds
         )
+        self.calls = RunnerCalls("v1", self.runner, timeout_seconds=10.0)
 
     def connect(self, url: str) -> FakeHost:
         return self.hosts.setdefault(url, FakeHost(url))
@@ -237,14 +245,16 @@ async def test_call_fails_over_to_another_host_when_its_connection_breaks(
     assert {await machines.classify() for _ in range(3)} == {"a", "b", "c"}
 
 
-async def test_texts_that_hosts_may_have_died_of_are_not_sent_to_all_of_them(
-    machines: Machines,
-) -> None:
+async def test_texts_that_hosts_may_have_died_of_are_not_sent_to_all_of_them() -> None:
+    machines = Machines(*"abcdefgh")
+    await machines.runner.describe()
     for host in machines.hosts.values():
         host.error = CallLost("it hung up")
-    with pytest.raises(CallLost):
-        await machines.classify()
+    with pytest.raises(RunnerUnavailable) as given_up:
+        await machines.calls.send(["a text"], "interactive", 10.0)
     assert sum(host.calls for host in machines.hosts.values()) == MAX_LOST
+    assert max(host.calls for host in machines.hosts.values()) == 1
+    assert given_up.value.lost == MAX_LOST
 
 
 async def test_error_reply_of_a_host_does_not_fail_over(machines: Machines) -> None:
@@ -261,7 +271,7 @@ async def test_host_that_fails_gets_calls_after_the_others(machines: Machines) -
     machines.hosts["a"].error = BentoMLException("its engine is broken")
     calls = [asyncio.create_task(machines.classify()) for _ in range(30)]
     await until(lambda: sum(host.calls for host in machines.hosts.values()) == 30)
-    assert machines.hosts["a"].calls <= 10
+    assert machines.hosts["a"].calls <= 10 + FAILING_AFTER
     before = machines.hosts["a"].calls
     more = [asyncio.create_task(machines.classify()) for _ in range(30)]
     await until(lambda: sum(host.calls for host in machines.hosts.values()) == 60)
@@ -269,6 +279,41 @@ async def test_host_that_fails_gets_calls_after_the_others(machines: Machines) -
     for call in (*calls, *more):
         call.cancel()
     await asyncio.gather(*calls, *more, return_exceptions=True)
+
+
+async def test_texts_that_a_host_refuses_keep_no_calls_from_it(machines: Machines) -> None:
+    """A model may compute no number for a text, and the queue of large requests may be full."""
+    for error in [BentoMLException("500"), ServiceUnavailable("full")] * 4:
+        machines.hosts["a"].error = error
+        for _ in range(3):
+            with suppress(type(error)):
+                await machines.classify()
+        machines.hosts["a"].error = None
+        assert {await machines.classify() for _ in range(3)} == {"a", "b", "c"}
+
+
+async def test_settled_host_whose_calls_are_lost_lets_none_with_another_model_settle() -> None:
+    """A lost call is seen between the answer of a host and that of the last one."""
+    machines = Machines("a", "b", resolve_every_seconds=0.0)
+    await machines.runner.describe()
+    await machines.runner.load(DesiredModel("m:2", 5))
+    machines.urls = ["a", "b", "c"]
+    machines.connect("c").revision = "old"
+    await machines.runner.describe()
+    assert {await machines.classify() for _ in range(6)} == {"a", "b"}
+
+    async def lose_calls() -> None:
+        for url in "ab":
+            host = machines.hosts[url]
+            host.error = CallLost("it hung up")
+            with pytest.raises(CallLost):
+                await machines.runner.classify(["a text"], 10.0, "interactive")
+            host.error = None
+
+    machines.hosts["c"].before_description = lose_calls
+    await machines.runner.describe()
+    machines.hosts["c"].before_description = None
+    assert {await machines.classify() for _ in range(6)} == {"a", "b"}
 
 
 async def test_host_that_comes_is_called_once_it_has_the_model_of_the_others() -> None:
@@ -313,13 +358,14 @@ async def test_only_host_that_is_left_is_called_whatever_it_has(machines: Machin
 
 async def test_call_fails_over_when_its_host_misses_two_probes(machines: Machines) -> None:
     machines.hosts["a"].hangs = True
-    call = asyncio.create_task(machines.classify())
+    call = asyncio.create_task(machines.calls.send(["a text"], "interactive", 10.0))
     await until(lambda: machines.hosts["a"].calls == 1)
     # One missed probe may be a pause.
     assert (await machines.runner.describe()).hosts == 2
     assert not call.done()
     await machines.runner.describe()
-    assert await call in {"b", "c"}
+    [answer] = await call
+    assert answer.revision in {"b", "c"}
     assert {await machines.classify() for _ in range(4)} == {"b", "c"}
 
 

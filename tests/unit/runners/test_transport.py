@@ -19,6 +19,7 @@ from runners.transport import (
     MAX_REPLY_BYTES,
     RUNNER_FAILURES,
     BadReply,
+    CallLost,
     HttpRunner,
 )
 from tests.unit.fakes import runner_description
@@ -123,12 +124,14 @@ async def test_unusable_reply_raises_a_named_failure(
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\n", RESULTS[:-3]], ids=["at-once", "in-headers", "in-body"]
 )
-async def test_broken_connection_raises_a_connection_failure(answer: bytes) -> None:
+async def test_connection_that_breaks_while_the_runner_has_the_texts_loses_the_call(
+    answer: bytes,
+) -> None:
     async with runner_that(lambda _: answer) as (runner, server):
         call = asyncio.create_task(classify(runner))
         await until(lambda: bool(server.bodies))
         server.hang_up()
-        with pytest.raises(CONNECTION_FAILURES):
+        with pytest.raises(CallLost):
             await call
 
 
@@ -143,8 +146,9 @@ async def test_call_to_an_absent_server_raises_a_connection_failure() -> None:
         url = server.url
     for gone in (url, url.replace("http:", "tcp:"), "file:///no/such.sock", "unix:/no/such.sock"):
         runner = HttpRunner(gone)
-        with pytest.raises(aiohttp.ClientConnectionError):
+        with pytest.raises(aiohttp.ClientConnectionError) as refusal:
             await classify(runner)
+        assert not isinstance(refusal.value, CallLost)
         await runner.close()
 
 
