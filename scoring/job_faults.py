@@ -9,7 +9,7 @@ from core.errors import InvalidRequest, UnavailableError
 from core.full_disk import NO_ROOM
 from datafiles.chunks import InvalidInput
 from scoring.journal import CannotResume
-from scoring.spare_scorer import ModelChanged
+from scoring.spare_scorer import ModelChanged, RunnersLost
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
 
@@ -36,6 +36,8 @@ def why_it_waits(error: Exception) -> str | None:
     match error:
         case UnavailableError():
             return error.detail
+        case RunnersLost():
+            return "Runners ended while they had its texts"
         case ModelChanged() | CannotResume(changed=("models",)):
             return "A model was replaced, and the job begins again with the new one"
         case OSError(errno=number) if number in NO_ROOM:
@@ -48,6 +50,8 @@ def why_it_failed(error: Exception, job: UUID) -> str:
     match error:
         case InvalidInput() | InvalidRequest() | ShareUsed():
             return str(error)
+        case RunnersLost():
+            return "Each runner that got the texts that come next ended while it had them"
         case CannotResume():
             return "The file was changed after the job had begun"
         case ModuleNotFoundError():

@@ -27,7 +27,7 @@ from scoring.job import check_scored, score_file
 from scoring.job_faults import JobRemoved, ShareUsed, StepsAside, why_it_failed, why_it_waits
 from scoring.job_store import JobStore
 from scoring.journal import CannotResume, Progress
-from scoring.spare_scorer import Runner, SpareScorer
+from scoring.spare_scorer import Runner, RunnersLost, SpareScorer
 from scoring.stored_job import StoredJob
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
@@ -42,7 +42,8 @@ STATUS_SECONDS = 0.5
 CHECK_SECONDS = 0.5
 # A chunk may be read for so long after the turn of its job: usual ones take a hundredth of it.
 READING_SECONDS = 10.0
-# A job in which so many processes died, one after the other and without progress, has failed.
+# A job in which so many processes died, one after the other and without progress, has failed; so
+# has one that so often lost the runners that got its texts.
 MAX_ATTEMPTS = 3
 # After so long, and the rest of its chunk, a job lets those of other callers go on.
 TURN_SECONDS = 60.0
@@ -142,6 +143,7 @@ class JobRunner(Background):
             self._store,
             job,
             self._runners,
+            losses=retry.losses,
             steps_aside=partial(self._steps_aside, owner),
             waits_in_turn=partial(self._waits_in_turn, id_),
         )
@@ -149,11 +151,13 @@ class JobRunner(Background):
             run.run(restart=retry.restart) if retry.end is None else run.end_as_before(retry.end)
         )
         self._ran_seconds[owner] = self._least_seconds + time.monotonic() - self._turns[owner]
-        if outcome in (_Outcome.ended, _Outcome.steps_aside):
+        if outcome is _Outcome.ended:
             self._retries.pop(id_, None)
         else:
-            at = time.monotonic() + self._retry_seconds
-            self._retries[id_] = _Retry(at, outcome is _Outcome.restarts, run.unwritten_end)
+            wait = 0.0 if outcome is _Outcome.steps_aside else self._retry_seconds
+            restarts = outcome is _Outcome.restarts
+            at = time.monotonic() + wait
+            self._retries[id_] = _Retry(at, restarts, run.unwritten_end, run.losses)
         return True
 
     def _place(self, owner: str) -> tuple[float, float]:
@@ -195,6 +199,8 @@ class _Retry(NamedTuple):
     restart: bool = False
     # How it has ended, where the disk had no room to say so.
     end: JobStatus | None = None
+    # So often runners ended while they had its texts, since a row was last scored or rejected.
+    losses: int = 0
 
 
 _NO_RETRY = _Retry(-math.inf)
@@ -208,12 +214,14 @@ class _Run:
         store: JobStore,
         job: StoredJob,
         runners: Mapping[Version, Runner],
+        losses: int,
         steps_aside: Callable[[], bool],
         waits_in_turn: Callable[[float], bool],
     ) -> None:
         self._store = store
         self._job = job
         self._runners = runners
+        self.losses = losses
         self._steps_aside = steps_aside
         self._waits_in_turn = waits_in_turn
         self._status = job.status()
@@ -251,7 +259,9 @@ class _Run:
             if isinstance(error, StepsAside):
                 await asyncio.to_thread(self._wait, "The jobs of other callers have their turn")
                 return _Outcome.steps_aside
-            reason = why_it_waits(error)
+            if isinstance(error, RunnersLost):
+                self.losses += 1
+            reason = None if self.losses >= MAX_ATTEMPTS else why_it_waits(error)
             if reason is not None:
                 await asyncio.to_thread(self._wait, reason)
                 return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
@@ -322,6 +332,8 @@ class _Run:
         self._store.room.check_growth(self._job.request.owner)
         before = self._status.scored, self._status.rejected
         gets_on = (progress.scored, progress.rejected) != before
+        if gets_on:
+            self.losses = 0
         self._status = replace(
             self._status,
             state="running",

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from core.errors import UnavailableError
 from core.types import Classification, LongText, RunnerDescription, Version
+from runners.calls import MAX_LOST
 from runners.lanes import USUAL_WINDOW, Lane, pieces
 from scoring.outputs import Scores
 
@@ -36,6 +37,10 @@ class Runner(Protocol):
     async def classify(
         self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
     ) -> list[Classification]: ...
+
+
+class RunnersLost(Exception):
+    """Runners ended while they had a piece of the job."""
 
 
 class ModelChanged(Exception):
@@ -81,6 +86,7 @@ class SpareScorer:
 
         Raises:
             ModelChanged: another model answered.
+            RunnersLost: runners that got a piece ended, and none has answered.
             CancelledError: `stop` was called.
         """
         pending = asyncio.run_coroutine_threadsafe(self._score(texts), self._loop)
@@ -105,7 +111,7 @@ class SpareScorer:
         return scores
 
     async def _score_piece(self, version: Version, texts: Sequence[str]) -> list[Classification]:
-        runner, begun = self._runners[version], time.monotonic()
+        runner, begun, lost = self._runners[version], time.monotonic(), 0
         while True:
             self._check()
             await self._wait_until_idle(runner)
@@ -113,7 +119,15 @@ class SpareScorer:
                 with runner.admit(texts, self._long_text, lane="bulk"):
                     scores = await runner.classify(texts, self._long_text, lane="bulk")
             except UnavailableError as error:
-                await asyncio.to_thread(self._waiting, error, time.monotonic() - begun)
+                lost += error.lost
+                if lost >= MAX_LOST:
+                    raise RunnersLost from error
+                try:
+                    await asyncio.to_thread(self._waiting, error, time.monotonic() - begun)
+                except UnavailableError:
+                    if lost:
+                        raise RunnersLost from error
+                    raise
                 # Not as long as clients are told: it is one caller, and all jobs wait for it.
                 await asyncio.sleep(min(error.retry_after_seconds, MAX_RETRY_SECONDS))
                 continue

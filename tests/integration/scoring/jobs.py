@@ -42,6 +42,11 @@ class FakeRunner:
         self.gate.set()
         self.entered = asyncio.Event()
         self.overloads = 0
+        # A text that ends each runner that gets it: so many at a call, which then finds none once.
+        self.deadly: str | None = None
+        self.deaths_per_call = 1
+        self.deaths = 0
+        self.is_away = False
         self.is_down = False
         self.pause_seconds = 0.0
         self.lanes: set[Lane | None] = set()
@@ -72,6 +77,13 @@ class FakeRunner:
         self.entered.set()
         await self.gate.wait()
         await asyncio.sleep(self.pause_seconds)
+        if self.is_away:
+            self.is_away = False
+            raise RunnerUnavailable("It starts")
+        if self.deadly is not None and any(self.deadly in text for text in texts):
+            self.deaths += self.deaths_per_call
+            self.is_away = True
+            raise RunnerUnavailable("It has ended", lost=self.deaths_per_call)
         self.lanes.add(lane)
         self.sizes.append(len(texts))
         answers = [classification(text, self.revision) for text in texts]

@@ -26,6 +26,7 @@ from starlette.types import Message, Scope
 
 from core.jobs import JobStatus
 from core.temporary_folders import OWNER
+from runners.calls import MAX_LOST
 from scoring.job_room import MAX_KEPT, MAX_UNFINISHED
 from tests.full_disk import no_larger_files
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
@@ -818,6 +819,43 @@ async def test_job_of_which_processes_die_has_failed_after_three(tmp_path: Path)
         assert (report["state"], report["scored"]) == ("failed", 0)
         assert "died of it 3 times" in report["reason"]
     await service.runner.stop()
+
+
+async def test_job_whose_text_ends_each_runner_has_failed_after_a_few(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.deadly, service.v1.deaths_per_call = "number 2500", MAX_LOST
+    job = await add(client, LONG, versions="v1")
+    report = await ended(client, job)
+    # What came before it is scored; the text itself is not quoted.
+    assert (report["state"], 0 < report["scored"] <= 2_500) == ("failed", True)
+    assert report["reason"] == "Each runner that got the texts that come next ended while it had them"
+    assert service.v1.deaths == 9
+
+
+async def test_job_whose_text_ends_each_runner_fails_also_while_others_take_their_turns(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    """Each time that it gives way, it begins the chunk with that text again."""
+    service.v1.deadly = "number 2500"
+    service.v2.is_down = True
+    async with service.client("bob") as bob:
+        waits = await add(bob, versions="v2")
+        report = await ended(client, await add(client, LONG, versions="v1"))
+        assert (report["state"], service.v1.deaths <= 9) == ("failed", True)
+        service.v2.is_down = False
+        assert (await ended(bob, waits))["state"] == "done"
+
+
+async def test_job_goes_on_with_the_runner_that_comes_after(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.deadly = "number 2500"
+    job = await add(client, LONG, versions="v1")
+    await until(lambda: service.v1.deaths >= 2)
+    service.v1.deadly = None
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 3_000)
 
 
 async def test_service_that_stops_in_time_does_not_count_against_a_job(
