@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from secrets import token_hex
 
 from core.private_files import FOLDER_MODE, open_new
 
@@ -27,8 +28,8 @@ def write_atomically(
     """
     if makes_folder:
         file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-    # One temporary file per process: several processes may write the same file.
-    new = file.with_suffix(f".{os.getpid()}")
+    # Processes of several containers, which may have the same id, write the same file.
+    new = file.with_suffix(f".{token_hex(8)}")
     try:
         with open_new(new) as opened:
             if owner is not None:

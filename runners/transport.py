@@ -102,9 +102,10 @@ class HttpRunner:
     """A runner host, at an `http(s):` URL or BentoML's `tcp:`, `unix:` or `file:`.
 
     Each method raises aiohttp.ClientConnectionError or aiohttp.ClientPayloadError if the connection
-    breaks, which is a CallLost if the host had texts, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
-    not a message of the wire, and BentoMLException for any other error reply. Cancelling a call
-    closes its connection, which tells the runner to drop the texts.
+    breaks, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
+    not a message of the wire, and BentoMLException for any other error reply. A connection that
+    breaks while the host may have texts raises CallLost, which is the first of these. Cancelling a
+    call closes its connection, which tells the runner to drop the texts.
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:

@@ -214,6 +214,7 @@ class _Run:
         store: JobStore,
         job: StoredJob,
         runners: Mapping[Version, Runner],
+        *,
         losses: int,
         steps_aside: Callable[[], bool],
         waits_in_turn: Callable[[float], bool],

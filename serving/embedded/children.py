@@ -297,13 +297,25 @@ def works_in(process: psutil.Process, folder: Path) -> bool:
 def _is_told_to_work_in(process: psutil.Process, folder: Path) -> bool:
     """Whether another user's process has `folder`, which is that user's, on its command line.
 
-    Root may not see where it works without CAP_SYS_PTRACE, which containers mostly lack.
+    Root may not see where it works without CAP_SYS_PTRACE, which containers mostly lack. A folder
+    of the same name may be another container's, whose processes this one may see (a pod with
+    shareProcessNamespace): it is in another control group.
     """
     try:
         is_owner = process.uids().effective == folder.stat().st_uid
-        return is_owner and str(folder) in process.cmdline()
+        return is_owner and str(folder) in process.cmdline() and shares_cgroup(process.pid)
     except (OSError, psutil.Error):
         return False
+
+
+def shares_cgroup(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a process is in the control groups of this one: in the same container or unit.
+
+    Raises:
+        OSError: it has ended, or this is no Linux.
+    """
+    own, other = (proc / name / "cgroup" for name in ("self", str(pid)))
+    return own.read_text() == other.read_text()
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
 from stats.arm_metrics import EvidenceQuery, RolloutMetrics
 from tests.database import run_sql
+from tests.full_disk import no_larger_files
 from tests.unit.fakes import counter
 from tests.unit.rollout.test_guardrails import arm, measured
 from tests.waiting import until
@@ -393,15 +393,12 @@ async def test_policy_in_postgresql_outweighs_the_copy_on_disk(machine: Machine)
 async def test_copy_on_disk_is_written_once_there_is_room_again(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # What is written goes through a file of this name.
-    in_the_way = machine.folder / f"rollout.{os.getpid()}"
-    in_the_way.mkdir(parents=True)
-    await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
-    for _ in range(3):
-        await machine.live.refresh()
+    with no_larger_files(0):
+        await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+        for _ in range(3):
+            await machine.live.refresh()
     [told] = [record.message for record in caplog.records if "copy" in record.message]
     assert told.startswith("the copy of the rollout policy cannot be written: ")
-    in_the_way.rmdir()
     await machine.live.refresh()
     assert Machine(machine.engine, machine.folder).live.record == machine.live.record
 

@@ -49,6 +49,7 @@ class FakeRunner:
         self.is_away = False
         self.is_down = False
         self.pause_seconds = 0.0
+        self.error: Exception | None = None
         self.lanes: set[Lane | None] = set()
         self.modes: set[LongText] = set()
         self.sizes: list[int] = []
@@ -77,6 +78,8 @@ class FakeRunner:
         self.entered.set()
         await self.gate.wait()
         await asyncio.sleep(self.pause_seconds)
+        if self.error is not None:
+            raise self.error
         if self.is_away:
             self.is_away = False
             raise RunnerUnavailable("It starts")

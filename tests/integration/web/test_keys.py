@@ -19,6 +19,7 @@ from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.redis import RedisCircuit, connect
 from loadtest.ports import free_port
+from tests.full_disk import no_larger_files
 from tests.waiting import until
 from web.access import AccessMiddleware
 from web.key_use import KEPT_SECONDS, NAME, WRITE_SECONDS, KeyUse
@@ -171,13 +172,12 @@ async def test_revoked_key_is_not_kept_where_nothing_can_be_written(
     one.keys = KeyRing([], file, kept=kept)
     async with one.serving():
         assert kept.exists()
-        # What is written down goes through a file of this name.
-        in_the_way = kept.with_suffix(f".{os.getpid()}")
-        in_the_way.mkdir()
-        file.write_text("# nobody\n")
-        await until(lambda: names(one) == [])
-        assert not kept.exists()
-        in_the_way.rmdir()
+        mended = tmp_path / "mended"
+        mended.write_text("# nobody\n")
+        with no_larger_files(0):
+            mended.replace(file)
+            await until(lambda: names(one) == [])
+            assert not kept.exists()
         await until(kept.exists)
     assert ADMIN_KEY.sha256 not in kept.read_text()
 

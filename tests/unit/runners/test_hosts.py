@@ -13,8 +13,8 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import RunnerUnavailable
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
-from runners.client import DESCRIBE_TIMEOUT_SECONDS
 from runners.calls import MAX_LOST, RunnerCalls
+from runners.client import DESCRIBE_TIMEOUT_SECONDS
 from runners.host_health import FAILING_AFTER
 from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
