@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 import orjson
@@ -31,8 +31,8 @@ def write_rows(path: Path, format_: Format, names: Sequence[str], rows: Iterable
         OSError: the file cannot be written.
     """
     write = {Format.csv: _write_csv, Format.jsonl: _write_json, Format.parquet: _write_parquet}
-    # One file per process: two may write the same one.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Two processes may write the same file, and have the same id in two containers.
+    partial = path.with_name(f".{path.name}.{token_hex(8)}.partial")
     try:
         with open_new(partial) as file:
             written = write[format_](file, names, rows, "\t" if path.suffix == ".tsv" else ",")

@@ -30,7 +30,7 @@ def test_link_of_another_user_is_replaced(
 ) -> None:
     victim, file = tmp_path / "victim", tmp_path / "rows.csv"
     victim.write_text("kept")
-    link(tmp_path / f".rows.csv.{os.getpid()}.partial", victim)
+    link(file, victim)
     write_rows(file, Format.csv, ["text"], [["a text"]])
     assert (victim.read_text(), file.read_text()) == ("kept", "text\na text\n")
 
