@@ -315,7 +315,7 @@ def shares_cgroup(pid: int, proc: Path = Path("/proc")) -> bool:
         OSError: it has ended, or this is no Linux.
     """
     own, other = (proc / name / "cgroup" for name in ("self", str(pid)))
-    return own.read_text() == other.read_text()
+    return own.read_bytes() == other.read_bytes()
 
 
 @functools.cache
