@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from pathlib import Path
 from secrets import token_hex
 
 from core.private_files import FOLDER_MODE, open_new
+
+# Of <fcntl.h> and <linux/fs.h>, for renameat2(2).
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def write_atomically(
@@ -44,6 +50,26 @@ def write_atomically(
         raise
     if sync:
         fsync_folder(file.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths that exist, so that neither is missing at any time.
+
+    Returns False, and does nothing, where the system or the file system cannot do it.
+
+    Raises:
+        OSError: they cannot be exchanged, such as those of two disks.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    paths = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
+    if rename is None:
+        return False
+    if rename(*paths, _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def fsync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import ModelStore
 
-from core.atomic_file import fsync_folder, fsync_path, write_atomically
+from core.atomic_file import exchange, fsync_folder, fsync_path, write_atomically
 from core.temporary_folders import remove_abandoned, scratch_folder, temporary_files_in
 
 _DESCRIPTION = "model.yaml"
@@ -77,9 +77,10 @@ def _move(made: Path, into: Path, scratch: Path, *, as_latest: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     previous = scratch / "previous"
     try:
-        if target.exists():
-            target.rename(previous)
-        made.rename(target)
+        if not (target.exists() and exchange(made, target)):
+            if target.exists():
+                target.rename(previous)
+            made.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             if previous.exists():

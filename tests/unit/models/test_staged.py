@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,6 +69,31 @@ def test_newest_model_is_the_latest_and_replaces_one_of_its_tag(tmp_path: Path) 
         put("one", b"new")
         assert content_of("latest") == content_of("one") == b"new"
         assert len(bentoml.models.list()) == 2
+
+
+def test_model_that_is_saved_again_is_missing_at_no_time(tmp_path: Path) -> None:
+    """A kill between two renames left neither the old one nor the new one."""
+    done = threading.Event()
+    missing = []
+
+    def look(description: Path) -> None:
+        while not done.is_set():
+            if not description.exists():
+                missing.append(description)
+
+    with model_store_at(tmp_path / "models"):
+        put("one", b"1")
+        description = tmp_path / "models" / NAME / "one" / "model.yaml"
+        looking = threading.Thread(target=look, args=[description])
+        looking.start()
+        try:
+            for number in range(100):
+                put("one", b"%d" % number)
+        finally:
+            done.set()
+            looking.join()
+        assert (content_of("one"), left_in(tmp_path)) == (b"99", [])
+    assert missing == []
 
 
 def test_model_that_is_saved_again_leaves_the_latest_as_others_made_it(tmp_path: Path) -> None:
