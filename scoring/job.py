@@ -158,7 +158,7 @@ def _checked(
 
 
 def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:
-    """Reject the rows whose text is too long for a version, where long texts are refused."""
+    """Reject the rows without a result of a version, mostly as their text is too long for it."""
     refused = {
         row: result.token_count
         for results in scores.values()
@@ -172,7 +172,9 @@ def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:
     rejected = [
         Rejection(
             chunk.lines[row],
-            f"text: has {tokens:,} tokens, more than the window of the model",
+            f"text: has {tokens:,} tokens, more than the window of the model"
+            if tokens
+            else "text: each runner that got it ended",
             chunk.texts[row][:RAW_CHARACTERS],
         )
         for row, tokens in refused.items()

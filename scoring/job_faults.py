@@ -9,7 +9,8 @@ from core.errors import InvalidRequest, UnavailableError
 from core.full_disk import NO_ROOM
 from datafiles.chunks import InvalidInput
 from scoring.journal import CannotResume
-from scoring.spare_scorer import ModelChanged, RunnersLost
+from scoring.lost_texts import MAX_GIVEN_UP, RunnersLost, TooManyDeadlyTexts
+from scoring.spare_scorer import ModelChanged
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
 
@@ -37,7 +38,7 @@ def why_it_waits(error: Exception) -> str | None:
         case UnavailableError():
             return error.detail
         case RunnersLost():
-            return "Runners ended while they had its texts"
+            return "Runners end, also of a harmless text"
         case ModelChanged() | CannotResume(changed=("models",)):
             return "A model was replaced, and the job begins again with the new one"
         case OSError(errno=number) if number in NO_ROOM:
@@ -50,8 +51,8 @@ def why_it_failed(error: Exception, job: UUID) -> str:
     match error:
         case InvalidInput() | InvalidRequest() | ShareUsed():
             return str(error)
-        case RunnersLost():
-            return "Each runner that got the texts that come next ended while it had them"
+        case TooManyDeadlyTexts():
+            return f"Each runner that got one of more than {MAX_GIVEN_UP} of its texts ended"
         case CannotResume():
             return "The file was changed after the job had begun"
         case ModuleNotFoundError():

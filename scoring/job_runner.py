@@ -19,7 +19,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from core.background import Background, run_in_background
-from core.errors import Overloaded, UnavailableError
+from core.errors import Overloaded, RunnerUnavailable, UnavailableError
 from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
@@ -27,7 +27,8 @@ from scoring.job import check_scored, score_file
 from scoring.job_faults import JobRemoved, ShareUsed, StepsAside, why_it_failed, why_it_waits
 from scoring.job_store import JobStore
 from scoring.journal import CannotResume, Progress
-from scoring.spare_scorer import Runner, RunnersLost, SpareScorer
+from scoring.lost_texts import LostTexts
+from scoring.spare_scorer import Runner, SpareScorer
 from scoring.stored_job import StoredJob
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
@@ -42,8 +43,7 @@ STATUS_SECONDS = 0.5
 CHECK_SECONDS = 0.5
 # A chunk may be read for so long after the turn of its job: usual ones take a hundredth of it.
 READING_SECONDS = 10.0
-# A job in which so many processes died, one after the other and without progress, has failed; so
-# has one that so often lost the runners that got its texts.
+# A job in which so many processes died, one after the other and without progress, has failed.
 MAX_ATTEMPTS = 3
 # After so long, and the rest of its chunk, a job lets those of other callers go on.
 TURN_SECONDS = 60.0
@@ -88,6 +88,8 @@ class JobRunner(Background):
         self._ran_seconds: dict[str, float] = {}
         self._least_seconds = 0.0
         self._retries: dict[UUID, _Retry] = {}
+        # With which texts of each job runners were lost.
+        self._lost: dict[UUID, Mapping[Version, LostTexts]] = {}
 
     def start(self) -> None:
         """Open the lock, and start the task. Raises OSError: the folder cannot be written to."""
@@ -123,6 +125,7 @@ class JobRunner(Background):
         jobs = await asyncio.to_thread(self._store.jobs)
         ids = {job.request.id for job in jobs}
         self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
+        self._lost = {id_: lost for id_, lost in self._lost.items() if id_ in ids}
         owners = {job.request.owner for job in jobs}
         self._turns = {owner: at for owner, at in self._turns.items() if owner in owners}
         least = self._least_seconds
@@ -143,7 +146,7 @@ class JobRunner(Background):
             self._store,
             job,
             self._runners,
-            losses=retry.losses,
+            lost=self._lost.setdefault(id_, {version: LostTexts() for version in self._runners}),
             steps_aside=partial(self._steps_aside, owner),
             waits_in_turn=partial(self._waits_in_turn, id_),
         )
@@ -151,13 +154,11 @@ class JobRunner(Background):
             run.run(restart=retry.restart) if retry.end is None else run.end_as_before(retry.end)
         )
         self._ran_seconds[owner] = self._least_seconds + time.monotonic() - self._turns[owner]
-        if outcome is _Outcome.ended:
+        if outcome in (_Outcome.ended, _Outcome.steps_aside):
             self._retries.pop(id_, None)
         else:
-            wait = 0.0 if outcome is _Outcome.steps_aside else self._retry_seconds
-            restarts = outcome is _Outcome.restarts
-            at = time.monotonic() + wait
-            self._retries[id_] = _Retry(at, restarts, run.unwritten_end, run.losses)
+            at = time.monotonic() + self._retry_seconds
+            self._retries[id_] = _Retry(at, outcome is _Outcome.restarts, run.unwritten_end)
         return True
 
     def _place(self, owner: str) -> tuple[float, float]:
@@ -199,8 +200,6 @@ class _Retry(NamedTuple):
     restart: bool = False
     # How it has ended, where the disk had no room to say so.
     end: JobStatus | None = None
-    # So often runners ended while they had its texts, since a row was last scored or rejected.
-    losses: int = 0
 
 
 _NO_RETRY = _Retry(-math.inf)
@@ -215,14 +214,14 @@ class _Run:
         job: StoredJob,
         runners: Mapping[Version, Runner],
         *,
-        losses: int,
+        lost: Mapping[Version, LostTexts],
         steps_aside: Callable[[], bool],
         waits_in_turn: Callable[[float], bool],
     ) -> None:
         self._store = store
         self._job = job
         self._runners = runners
-        self.losses = losses
+        self._lost = lost
         self._steps_aside = steps_aside
         self._waits_in_turn = waits_in_turn
         self._status = job.status()
@@ -241,6 +240,7 @@ class _Run:
         """Run the job until it has ended, is removed, steps aside, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
         if self._status.attempts >= MAX_ATTEMPTS:
+            await asyncio.to_thread(self._job.drop_unfinished)
             died = f"The service died of it {MAX_ATTEMPTS} times, and did not get on"
             return await asyncio.to_thread(self._end_as, "failed", died)
         attempts = self._status.attempts + 1
@@ -260,9 +260,7 @@ class _Run:
             if isinstance(error, StepsAside):
                 await asyncio.to_thread(self._wait, "The jobs of other callers have their turn")
                 return _Outcome.steps_aside
-            if isinstance(error, RunnersLost):
-                self.losses += 1
-            reason = None if self.losses >= MAX_ATTEMPTS else why_it_waits(error)
+            reason = why_it_waits(error)
             if reason is not None:
                 await asyncio.to_thread(self._wait, reason)
                 return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
@@ -284,6 +282,8 @@ class _Run:
         revisions = {}
         for version in request.versions:
             description = await self._runners[version].wait_until_described()
+            if not description.converged:
+                raise RunnerUnavailable(f"The hosts of model {version} hold different models")
             revisions[version] = description.revision
         source = self._job.upload
         if request.path is not None:
@@ -293,6 +293,7 @@ class _Run:
             revisions,
             check=self._check_removed,
             waiting=self._wait_for_runner,
+            lost=self._lost,
             long_text=request.long_text,
         )
         job = self._job.to_score(source, self._check_watched, restart=restart)
@@ -331,10 +332,9 @@ class _Run:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
         self._store.room.check_growth(self._job.request.owner)
-        before = self._status.scored, self._status.rejected
-        gets_on = (progress.scored, progress.rejected) != before
-        if gets_on:
-            self.losses = 0
+        # Of a job that begins again there are fewer than it had.
+        before = self._status.scored + self._status.rejected
+        gets_on = progress.scored + progress.rejected > before
         self._status = replace(
             self._status,
             state="running",

@@ -18,6 +18,8 @@ from datafiles.chunks import Columns
 _DIGITS = 6
 
 Scores = Mapping[Version, Sequence[Classification]]
+# Of a text that ends each runner that gets it.
+NO_RESULT = Classification("", "", {"positive": 1.0}, 0, truncated=False, windows=0)
 
 
 def result_names(versions: Sequence[Version]) -> list[str]:

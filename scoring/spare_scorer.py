@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 from core.errors import UnavailableError
 from core.types import Classification, LongText, RunnerDescription, Version
-from runners.calls import MAX_LOST
 from runners.lanes import USUAL_WINDOW, Lane, pieces
-from scoring.outputs import Scores
+from scoring.lost_texts import HARMLESS, LostTexts, RunnersLost
+from scoring.outputs import NO_RESULT, Scores
 
 # About four batches of a runner: an interactive request waits for no more of a job than that.
 PIECE_TOKENS = 2_048
@@ -39,8 +40,8 @@ class Runner(Protocol):
     ) -> list[Classification]: ...
 
 
-class RunnersLost(Exception):
-    """Runners ended while they had a piece of the job."""
+class _Lost(Exception):
+    """Runners ended while they had the texts."""
 
 
 class ModelChanged(Exception):
@@ -59,9 +60,10 @@ class SpareScorer:
         *,
         check: Callable[[], None],
         waiting: Callable[[UnavailableError, float], None],
+        lost: Mapping[Version, LostTexts],
         long_text: LongText = "truncate",
     ) -> None:
-        """`check` raises if the job shall stop.
+        """`check` raises if the job shall stop; `lost` is what is known of its earlier turns.
 
         `waiting` is told, in a thread, why a runner is waited for, and for how many seconds; it
         raises if the job shall not wait for it here.
@@ -71,6 +73,7 @@ class SpareScorer:
         self._long_text: LongText = long_text
         self._check = check
         self._waiting = waiting
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._pending: Future[Scores] | None = None
         self._stopped = False
@@ -86,7 +89,8 @@ class SpareScorer:
 
         Raises:
             ModelChanged: another model answered.
-            RunnersLost: runners that got a piece ended, and none has answered.
+            RunnersLost: a runner ended that had nothing but a harmless text.
+            TooManyDeadlyTexts: too many texts have ended runners.
             CancelledError: `stop` was called.
         """
         pending = asyncio.run_coroutine_threadsafe(self._score(texts), self._loop)
@@ -102,6 +106,8 @@ class SpareScorer:
         finally:
             for task in tasks:
                 task.cancel()
+            # Else its last words might come after those of the job.
+            await asyncio.gather(*tasks, return_exceptions=True)
         return dict(zip(self._runners, scores, strict=True))
 
     async def _score_by(self, version: Version, texts: Sequence[str]) -> list[Classification]:
@@ -111,7 +117,27 @@ class SpareScorer:
         return scores
 
     async def _score_piece(self, version: Version, texts: Sequence[str]) -> list[Classification]:
-        runner, begun, lost = self._runners[version], time.monotonic(), 0
+        """Score a piece of the chunk, without the texts that end each runner that gets them."""
+        lost = self._lost[version]
+        if lost.is_to_be_proved:
+            try:
+                await self._send(version, HARMLESS)
+            except _Lost as error:
+                lost.acquit()
+                raise RunnersLost from error
+            lost.prove()
+        if lost.gives_up(texts):
+            return [replace(NO_RESULT, revision=self.identities[version])]
+        parts = lost.parts(texts)
+        if len(parts) > 1:
+            return [score for part in parts for score in await self._score_piece(version, part)]
+        try:
+            return await self._send(version, texts)
+        except _Lost:
+            return await self._score_piece(version, texts)
+
+    async def _send(self, version: Version, texts: Sequence[str]) -> list[Classification]:
+        runner, begun = self._runners[version], time.monotonic()
         while True:
             self._check()
             await self._wait_until_idle(runner)
@@ -119,15 +145,10 @@ class SpareScorer:
                 with runner.admit(texts, self._long_text, lane="bulk"):
                     scores = await runner.classify(texts, self._long_text, lane="bulk")
             except UnavailableError as error:
-                lost += error.lost
-                if lost >= MAX_LOST:
-                    raise RunnersLost from error
-                try:
-                    await asyncio.to_thread(self._waiting, error, time.monotonic() - begun)
-                except UnavailableError:
-                    if lost:
-                        raise RunnersLost from error
-                    raise
+                if error.lost:
+                    self._lost[version].add(texts, error.lost)
+                    raise _Lost from error
+                await asyncio.to_thread(self._waiting, error, time.monotonic() - begun)
                 # Not as long as clients are told: it is one caller, and all jobs wait for it.
                 await asyncio.sleep(min(error.retry_after_seconds, MAX_RETRY_SECONDS))
                 continue

@@ -42,11 +42,14 @@ class FakeRunner:
         self.gate.set()
         self.entered = asyncio.Event()
         self.overloads = 0
-        # A text that ends each runner that gets it: so many at a call, which then finds none once.
+        self.converged = True
+        # A text that ends each runner that gets it: so many at a call. Some calls then find none.
         self.deadly: str | None = None
         self.deaths_per_call = 1
         self.deaths = 0
-        self.is_away = False
+        self.most_deaths = 1_000
+        self.away_calls = 0
+        self._away = 0
         self.is_down = False
         self.pause_seconds = 0.0
         self.error: Exception | None = None
@@ -57,7 +60,7 @@ class FakeRunner:
     async def wait_until_described(self) -> RunnerDescription:
         if self.is_down:
             raise RunnerUnavailable(f"Model {self.version} is down")
-        return runner_description(self.version, self.revision)
+        return runner_description(self.version, self.revision, converged=self.converged)
 
     @contextlib.contextmanager
     def admit(
@@ -80,12 +83,13 @@ class FakeRunner:
         await asyncio.sleep(self.pause_seconds)
         if self.error is not None:
             raise self.error
-        if self.is_away:
-            self.is_away = False
+        if self._away:
+            self._away -= 1
             raise RunnerUnavailable("It starts")
-        if self.deadly is not None and any(self.deadly in text for text in texts):
+        is_deadly = self.deadly is not None and any(self.deadly in text for text in texts)
+        if is_deadly and self.deaths < self.most_deaths:
             self.deaths += self.deaths_per_call
-            self.is_away = True
+            self._away = self.away_calls
             raise RunnerUnavailable("It has ended", lost=self.deaths_per_call)
         self.lanes.add(lane)
         self.sizes.append(len(texts))

@@ -820,41 +820,74 @@ async def test_job_of_which_processes_die_has_failed_after_three(tmp_path: Path)
     await service.runner.stop()
 
 
-async def test_job_whose_text_ends_each_runner_has_failed_after_a_few(
+async def test_text_that_ends_each_runner_is_rejected_and_its_neighbours_are_scored(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
     service.v1.deadly, service.v1.deaths_per_call = "number 2500", MAX_LOST
-    job = await add(client, LONG, versions="v1")
-    report = await ended(client, job)
-    # What came before it is scored; the text itself is not quoted.
-    assert (report["state"], 0 < report["scored"] <= 2_500) == ("failed", True)
-    assert report["reason"].startswith("Each runner that got the texts that come next ended")
-    assert service.v1.deaths == 9
+    report = await ended(client, await add(client, LONG))
+    assert (report["state"], report["scored"], report["rejected"]) == ("done", 2_999, 1)
+    [row] = report["rejected_rows"]
+    assert (row["line"], row["reason"]) == (2_502, "text: each runner that got it ended")
+    # Of the piece, of an eighth of it, and of the text alone.
+    assert service.v1.deaths == 3 * MAX_LOST
 
 
-async def test_job_whose_text_ends_each_runner_fails_also_while_others_take_their_turns(
+async def test_text_that_ends_each_runner_is_found_also_while_others_take_their_turns(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
-    """Each time that it gives way, it begins the chunk with that text again."""
-    service.v1.deadly = "number 2500"
+    """Each time that the job gives way, it begins the chunk with that text again."""
+    service.v1.deadly, service.v1.away_calls = "number 2500", 2
     service.v2.is_down = True
     async with service.client("bob") as bob:
         waits = await add(bob, versions="v2")
         report = await ended(client, await add(client, LONG, versions="v1"))
-        assert (report["state"], service.v1.deaths <= 9) == ("failed", True)
+        assert (report["state"], report["rejected"]) == ("done", 1)
+        assert service.v1.deaths <= 2 * MAX_LOST
         service.v2.is_down = False
         assert (await ended(bob, waits))["state"] == "done"
+
+
+async def test_runner_that_ends_of_any_text_keeps_the_job_waiting(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.deadly = ""
+    job = await add(client, LONG)
+    report = await ended(client, job, "waiting")
+    await until(lambda: service.v1.deaths >= 8)
+    assert report["reason"] == "Runners end, also of a harmless text"
+    service.v1.deadly = None
+    report = await ended(client, job)
+    assert (report["state"], report["scored"], report["rejected"]) == ("done", 3_000, 0)
+
+
+async def test_job_with_too_many_texts_that_end_runners_has_failed(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.deadly, service.v1.deaths_per_call = "number 25", MAX_LOST
+    report = await ended(client, await add(client, LONG))
+    assert report["state"] == "failed"
+    assert report["reason"] == "Each runner that got one of more than 5 of its texts ended"
+
+
+async def test_job_waits_while_the_hosts_of_a_version_hold_different_models(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v2.converged = False
+    job = await add(client)
+    report = await ended(client, job, "waiting")
+    assert report["reason"] == "The hosts of model v2 hold different models"
+    service.v2.converged = True
+    assert (await ended(client, job))["state"] == "done"
 
 
 async def test_job_goes_on_with_the_runner_that_comes_after(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
-    service.v1.deadly = "number 2500"
-    job = await add(client, LONG, versions="v1")
-    await until(lambda: service.v1.deaths >= 2)
-    service.v1.deadly = None
-    report = await ended(client, job)
+    """What ended some runners was something else, such as a text of another caller."""
+    service.v1.deadly, service.v1.most_deaths = "number 2500", 1 + MAX_LOST
+    report = await ended(client, await add(client, LONG, versions="v1"))
     assert (report["state"], report["scored"]) == ("done", 3_000)
+    assert service.v1.deaths == service.v1.most_deaths
 
 
 async def test_service_that_stops_in_time_does_not_count_against_a_job(
