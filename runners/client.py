@@ -23,7 +23,7 @@ from runners.admission import (
 )
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
-from runners.lanes import Lane, estimated_tokens, lane_of, pieces
+from runners.lanes import PIECE_CHARACTERS, Lane, estimated_tokens, lane_of, pieces
 from runners.settling import Settling
 from runners.transport import RUNNER_FAILURES, RunnerApi
 
@@ -206,7 +206,7 @@ class RunnerClient(Background):
         lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
-            if tokens > AHEAD_TOKENS:
+            if tokens > AHEAD_TOKENS or sum(map(len, texts)) > PIECE_CHARACTERS:
                 return await self._send_by_pieces(texts, lane, long_text, on_piece)
             answers = await self._send(texts, tokens, lane, long_text)
             if on_piece is not None:

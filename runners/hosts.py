@@ -80,6 +80,10 @@ class RunnerHosts:
         self._resolve = resolve
         self._resolve_every_seconds = resolve_every_seconds
         self._resolved_at = -math.inf
+        # Of each URL, the addresses that were last found.
+        self._found: dict[str, Collection[str]] = {}
+        # The URLs whose look-up failed last, which is told once.
+        self._unknown: set[str] = set()
         self._hosts: dict[str, Host] = {}
         self._leaving: list[Host] = []
 
@@ -199,22 +203,31 @@ class RunnerHosts:
             await host.runner.close()
         if time.monotonic() - self._resolved_at < self._resolve_every_seconds:
             return
-        try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
-                found = {address for url in self._urls for address in await self._resolve(url)}
-        except (OSError, ValueError) as error:  # a name that IDNA refuses is a ValueError
-            # The hosts that are known may still be there.
-            logger.warning(
-                "the hosts of runner %s cannot be looked up: %s",
-                self._version,
-                describe_error(error),
-            )
-            return
-        self._resolved_at = time.monotonic()
+        await asyncio.gather(*map(self._look_up, self._urls))
+        found = {address for addresses in self._found.values() for address in addresses}
+        if found:
+            self._resolved_at = time.monotonic()
         for url in sorted(found - self._hosts.keys()):
             self._hosts[url] = Host(url, self._connect(url))
         for url in self._hosts.keys() - found:
             self._leaving.append(self._hosts.pop(url))
+
+    async def _look_up(self, url: str) -> None:
+        """Find the addresses of a URL; if that fails, those that are known may still be there."""
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
+                self._found[url] = await self._resolve(url)
+        except (OSError, ValueError) as error:  # a name that IDNA refuses is a ValueError
+            if url not in self._unknown:
+                self._unknown.add(url)
+                logger.warning(
+                    "the hosts of runner %s at %s cannot be looked up: %s",
+                    self._version,
+                    url,
+                    describe_error(error),
+                )
+        else:
+            self._unknown.discard(url)
 
 
 def _generation(host: Host) -> int:

@@ -25,6 +25,8 @@ _BYTES_PER_TOKEN = 4
 _SIGNS = string.punctuation.encode()
 _SPECIAL_TOKENS = 2
 PIECE_TEXTS = 64
+# With four bytes each they fit into a call that every runner takes (wire.SHARED_CALL_BYTES).
+PIECE_CHARACTERS = 300_000
 # The window of most models, and of those whose runner does not tell it.
 USUAL_WINDOW = 512
 
@@ -52,17 +54,23 @@ def pieces(
 ) -> Iterator[Sequence[str]]:
     """Cut texts, in their order, into pieces of at most so many estimated tokens, or of one text.
 
-    A piece has at most `PIECE_TEXTS`.
+    A piece has at most `PIECE_TEXTS`, of `PIECE_CHARACTERS` in all.
     """
     piece: list[str] = []
-    tokens = 0
+    tokens = characters = 0
     for text in texts:
         more = estimated_tokens([text], window, long_text)
-        if piece and (tokens + more > most_tokens or len(piece) == PIECE_TEXTS):
+        is_full = (
+            tokens + more > most_tokens
+            or characters + len(text) > PIECE_CHARACTERS
+            or len(piece) == PIECE_TEXTS
+        )
+        if piece and is_full:
             yield piece
-            piece, tokens = [], 0
+            piece, tokens, characters = [], 0, 0
         piece.append(text)
         tokens += more
+        characters += len(text)
     if piece:
         yield piece
 

@@ -198,20 +198,22 @@ class Spool:
         self._restore_if_deleted()
 
     def _append(self, data: bytes) -> None:
-        try:
-            if self._segment is None:
-                self._segment = OpenSegment(self._folder, self._durability)
-            self._segment.append(data)
-        except OSError as error:
-            # The segment may hold half a line, so nothing more is written to it.
-            if self._segment is not None:
-                self._complete_segment()
-            if error.errno not in FULL_DISK or not self._drop_oldest():
-                raise
-            self._append(data)
-        else:
-            self._bytes += len(data)
-            self._uncounted_bytes += len(data)
+        while True:
+            try:
+                if self._segment is None:
+                    self._segment = OpenSegment(self._folder, self._durability)
+                self._segment.append(data)
+            except OSError as error:
+                # The segment may hold half a line, so nothing more is written to it.
+                if self._segment is not None:
+                    self._complete_segment()
+                # Another program may take the room of any number of them.
+                if error.errno not in FULL_DISK or not self._drop_oldest():
+                    raise
+            else:
+                break
+        self._bytes += len(data)
+        self._uncounted_bytes += len(data)
 
     def _check(self, check: _Check) -> None:
         self._restore_if_deleted()

@@ -13,6 +13,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import RequestContext, deadline_in, enter
 from core.types import Classification
+from runners import wire
 from runners.admission import QueueBounds
 from runners.client import RunnerClient, have_room
 from runners.lanes import INTERACTIVE_TOKENS
@@ -137,6 +138,18 @@ async def test_request_of_very_many_tokens_is_sent_by_pieces_in_its_order(
     backend.calls.clear()
     assert len(await runner.classify(LONG[:10])) == 10
     assert [len(call) for call in backend.calls] == [10]
+
+
+async def test_call_of_the_longest_texts_is_one_that_every_runner_takes(
+    backend: FakeBackend,
+) -> None:
+    """The body of the request may have had a byte for a character that has four in UTF-8."""
+    texts = ["\N{GRINNING FACE}" * 200_000, *(["\N{GRINNING FACE}" * 20_000] * 40)]
+    assert len(await classify(client(backend), texts)) == 41
+    assert sum(map(len, backend.calls)) == 41
+    for call in backend.calls:
+        message = wire.encode_streamed(wire.StreamCall(1, call, 10.0, "bulk", "", "truncate"))
+        assert len(message) <= wire.SHARED_CALL_BYTES
 
 
 def numbered(call: list[str]) -> int:

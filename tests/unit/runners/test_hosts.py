@@ -409,6 +409,39 @@ async def test_hosts_are_added_and_closed_as_the_addresses_of_their_name_change(
     assert all(host.closed for host in machines.hosts.values())
 
 
+async def test_name_that_is_unknown_hides_no_host_of_another_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a container that is stopped, beside one that runs."""
+    urls = {"http://one:3000": ["a"], "http://two:3000": ["b"]}
+    stopped = {"http://two:3000"}
+    hosts: dict[str, FakeHost] = {}
+
+    async def resolve_some(url: str) -> Collection[str]:
+        if url in stopped:
+            raise OSError("no such name")
+        return urls[url]
+
+    runner = RunnerHosts(
+        "v1",
+        [*urls],
+        lambda url: hosts.setdefault(url, FakeHost(url)),
+        resolve_some,
+        resolve_every_seconds=0.0,
+    )
+    for _ in range(3):
+        assert (await runner.describe()).hosts == 1
+    assert caplog.text.count("http://two:3000 cannot be looked up: OSError: no such name") == 1
+    stopped.clear()
+    assert (await runner.describe()).hosts == 2
+    # It comes back at another address while the name of the other one is missing.
+    stopped.add("http://one:3000")
+    urls["http://two:3000"] = ["c"]
+    await runner.describe()
+    assert {host.url for host in hosts.values() if not host.closed} >= {"a", "c"}
+    assert (await runner.describe()).hosts == 2
+
+
 async def test_call_fails_while_no_host_is_known() -> None:
     unknown = Machines()
     unknown.error = OSError("no such name")
