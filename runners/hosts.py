@@ -165,9 +165,10 @@ class RunnerHosts:
         descriptions = [host.description for host in hosts if host.answers and host.description]
         metrics.runner_hosts.labels(self._version).set(len(descriptions))
         if any(host.is_up for host in hosts):
-            # Without another host, calls are better left to the one that does not answer.
+            # Without another host, calls are better left to the one that does not answer. One that
+            # has lost a call since it answered may have all others.
             for host in hosts:
-                if not host.is_up:
+                if not (host.is_up or host.answers):
                     host.cancel_calls()
         if not descriptions:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")

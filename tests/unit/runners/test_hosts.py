@@ -369,6 +369,25 @@ async def test_call_fails_over_when_its_host_misses_two_probes(machines: Machine
     assert {await machines.classify() for _ in range(4)} == {"b", "c"}
 
 
+async def test_lost_call_of_a_host_that_answers_cancels_no_other_one(machines: Machines) -> None:
+    for host in machines.hosts.values():
+        host.hangs = True
+    calls = [asyncio.create_task(machines.classify()) for _ in machines.hosts]
+    await until(lambda: all(host.calls == 1 for host in machines.hosts.values()))
+    for host in machines.hosts.values():
+        host.hangs = False
+    machines.hosts["a"].error = CallLost("its own connection broke")
+    with pytest.raises(CallLost):
+        await machines.classify()
+    machines.hosts["a"].error = None
+    # The hosts are described as they answered last.
+    await machines.runner.load(DesiredModel(None, 0))
+    assert (await asyncio.wait(calls, timeout=0.05))[0] == set()
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
 async def test_calls_of_the_only_host_are_not_cancelled() -> None:
     alone = Machines("a")
     await alone.runner.describe()
