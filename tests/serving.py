@@ -21,10 +21,12 @@ from sqlalchemy import URL
 from core.paths import ROOT
 from loadtest.ports import free_port
 from tests.run import killed_temporary_folder
+from tests.waiting import pauses
 
 WHOLE = ("-m", "bentoml", "serve", "service:SentimentService")
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+STORED_SECONDS = 60.0
 
 _addresses = itertools.count(1)
 
@@ -58,6 +60,23 @@ class ServedBento:
         return httpx.AsyncClient(
             base_url=self.url, timeout=30, headers=_new_address(), limits=limits
         )
+
+
+def give_feedback(
+    client: httpx.Client, prediction_id: str, label: str, **headers: str
+) -> httpx.Response:
+    """Give feedback on a prediction that was made a moment ago.
+
+    The reply is 503 as long as a busy machine takes more than three seconds to store it.
+    """
+    body = {"prediction_id": prediction_id, "label": label}
+    end = time.monotonic() + STORED_SECONDS
+    for pause in pauses():
+        reply = client.post("/feedback", json=body, headers=headers)
+        if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > end:
+            return reply
+        time.sleep(pause)
+    raise AssertionError("pauses have no end")
 
 
 def _new_address() -> dict[str, str]:

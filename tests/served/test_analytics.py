@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.serving import ServedBento
+from tests.serving import ServedBento, give_feedback
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def predicted(client: httpx.Client) -> Predicted:
     body = {"text": f"Analytics see this one. {uuid4()}", "version": "v2"}
     ids = [client.post("/predict", json=body).json()["id"] for _ in range(3)]
     # Feedback is answered once the prediction is in PostgreSQL, and those before it with it.
-    client.post("/feedback", json={"prediction_id": ids[-1], "label": "neutral"})
+    assert give_feedback(client, ids[-1], "neutral").status_code == 202
     return Predicted(since, ids)
 
 
@@ -136,7 +136,7 @@ def test_analytics_rows_are_served_as_csv(client: httpx.Client) -> None:
     since = datetime.now(UTC).isoformat()
     for number in range(3):
         made = client.post("/predict", json={"text": f'As a row: {number}, and "quoted".'}).json()
-    client.post("/feedback", json={"prediction_id": made["id"], "label": "positive"})
+    assert give_feedback(client, made["id"], "positive").status_code == 202
     for path, rows in (("recent", 3), ("timeseries", 1), ("latency", 1), ("confidence", 1)):
         asked = {"since": since, "bucket": "day"} if path == "timeseries" else {"since": since}
         reply = client.get(f"/analytics/{path}", params=asked | {"format": "csv"})
@@ -160,8 +160,7 @@ def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> N
     )
     assigned = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
     for prediction in (compared["predictions"]["v2"], alike["predictions"]["v1"], assigned):
-        feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
-        stored = client.post("/feedback", json=feedback)
+        stored = give_feedback(client, prediction["id"], prediction["sentiment"])
         assert stored.status_code == 202, stored.text
     shown = client.get("/analytics/ab").json()
     paired, arm = shown["paired"], shown["randomised"]["arms"][assigned["model_version"]]

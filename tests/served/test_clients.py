@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from core.paths import ROOT
+from tests.database import scalar
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 # The generator's own `__exit__` and `__aexit__` pass on what httpx types more closely.
@@ -33,6 +35,8 @@ strict = true
 disable_error_code = arg-type
 """
 CALLER = """
+from time import sleep
+
 from sentiment_client import AuthenticatedClient
 from sentiment_client.api.analytics import analytics_summary
 from sentiment_client.api.operations import health, metrics
@@ -53,7 +57,12 @@ def main(url: str) -> None:
         assert isinstance(both, AbCompareReply)
         assert set(both.predictions.additional_properties) == {"v1", "v2"}
         told = FeedbackRequest(prediction_id=reply.id, label="positive")
-        assert isinstance(feedback.sync(client=client, body=told), FeedbackReply)
+        for _ in range(300):  # 503 until it is stored
+            answer = feedback.sync(client=client, body=told)
+            if not isinstance(answer, ProblemDocument) or answer.status != 503:
+                break
+            sleep(0.2)
+        assert isinstance(answer, FeedbackReply)
         problem = predict.sync(client=client, body=PredictRequest(text=" "))
         assert isinstance(problem, ProblemDocument)
         assert problem.status == 422
@@ -79,6 +88,8 @@ def test_sync_client_calls_every_post_by_name(served: ServedBento) -> None:
         assert batch["total"] == 1
         assert client.predict_ab(text="Fine.", subject="ann")["model_version"] in ("v1", "v2")
         assert set(client.predict_ab_compare(text="Fine.")["predictions"]) == {"v1", "v2"}
+        stored = f"SELECT count(*) FROM predictions WHERE id = '{prediction['id']}'"
+        wait_until(lambda: scalar(served.database_url, stored) == 1, 60)
         reply = client.feedback(prediction_id=prediction["id"], label="positive")
         assert reply["label"] == "positive"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,8 +27,12 @@ BODY = b'{"text": "A fine day."}'
 
 def listening_unix_sockets(process: psutil.Process) -> set[str]:
     """The paths of the Unix sockets on which a process listens; Linux lists them by inode."""
-    links = [path.readlink() for path in Path(f"/proc/{process.pid}/fd").iterdir()]
-    held = {str(link)[8:-1] for link in links if str(link).startswith("socket:[")}
+    held = set()
+    for path in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            link = str(path.readlink())
+            if link.startswith("socket:["):
+                held.add(link[8:-1])
     lines = Path(f"/proc/{process.pid}/net/unix").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split(maxsplit=7) for line in lines]
     return {

@@ -17,7 +17,7 @@ def test_version_that_nobody_asked_before_is_answered_while_the_service_stops(
     serve_own: Serve,
 ) -> None:
     """The sockets of the runners are removed first, and a stream was opened by the first call."""
-    with serve_own("drained", DRAIN_SECONDS="8") as bento, bento.client() as client:
+    with serve_own("drained", DRAIN_SECONDS="15") as bento, bento.client() as client:
         serving = psutil.Process(bento.process.pid)
         sockets = [
             Path(socket.laddr)
@@ -27,7 +27,7 @@ def test_version_that_nobody_asked_before_is_answered_while_the_service_stops(
         ]
         assert sockets
         bento.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not any(path.exists() for path in sockets), 5)
+        wait_until(lambda: not any(path.exists() for path in sockets), 10)
         for version in VERSIONS:
             reply = client.post("/predict", json={"text": "Not asked yet.", "version": version})
             assert (reply.status_code, reply.json()["model_version"]) == (200, version)

@@ -41,8 +41,8 @@ def test_100_users_get_right_answers(served: ServedBento, tmp_path: Path) -> Non
     assert run.returncode == 0, run.stdout + run.stderr
     ours = Outcome.read(tmp_path / FIGURES)
     assert (ours.total.failures, ours.failures) == (0, {})
-    # Each asks every two seconds.
-    assert ours.total.answers == pytest.approx(USERS * SECONDS / 2, rel=0.2)
+    # Each asks every two seconds, and less if the machine stands still.
+    assert USERS <= ours.total.answers <= 1.2 * USERS * SECONDS / 2
     shares = {each.name: each.answers / ours.total.answers for each in ours.endpoints}
     assert shares == pytest.approx(SHARES, abs=0.06)
     assert (tmp_path / REPORT).is_file()

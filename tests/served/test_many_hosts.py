@@ -25,8 +25,7 @@ from tests.served.hosts import (
 )
 from tests.served.stack import assert_unnoticed
 from tests.served.traffic import SPARING, Pace
-from tests.serving import ServedBento
-from tests.waiting import wait_until
+from tests.serving import ServedBento, give_feedback
 
 ONE, OTHER = RUNNERS["v1"]
 # Clients that never rest: a host that has nothing to do gets the next call, and would get most of
@@ -45,7 +44,8 @@ async def test_calls_spread_over_the_hosts_of_a_version(hosts: Hosts) -> None:
     after = [await asyncio.to_thread(hosts.texts_computed, each) for each in (ONE, OTHER)]
     computed = [late - early for late, early in zip(after, before, strict=True)]
     assert sum(computed) == sum(len(each.acknowledged) for each in sent)
-    assert min(computed) > 0.3 * sum(computed)
+    # Half each, unless other tests leave one of them less time.
+    assert min(computed) > 0.2 * sum(computed)
     await stored_is_what_was_acknowledged(hosts, sent)
 
 
@@ -62,14 +62,7 @@ def test_api_hosts_share_cache_limits_and_log(hosts: Hosts) -> None:
             assert one.get("/analytics/summary").is_success
         status = other.get("/rate-limit/status", params={"limit": "analytics"}).json()
         assert status["remaining"] == status["limit"] - 3
-        feedback = {"prediction_id": first["id"], "label": "neutral"}
-
-        def is_labelled() -> bool:
-            reply = other.post("/feedback", json=feedback)
-            assert reply.status_code in (202, 503), reply.text  # stored with delay: try again
-            return reply.is_success
-
-        wait_until(is_labelled, 60)
+        assert give_feedback(other, first["id"], "neutral").status_code == 202
 
 
 def test_each_counter_is_on_the_hosts_that_count_in_it(hosts: Hosts) -> None:

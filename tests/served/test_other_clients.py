@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from tritonclient.utils import InferenceServerException
 
 from tests.database import fetch
-from tests.serving import ServedBento
+from tests.serving import ServedBento, give_feedback
 from tests.waiting import wait_until
 
 TEXTS = ["A wonderful, moving film.", "Dull, endless and badly acted."]
@@ -145,8 +145,7 @@ def test_predictions_of_tritonclient_are_logged_as_a_batch_and_take_feedback(
 
     wait_until(lambda: bool(row()), seconds=30)
     assert [dict(item) for item in row()] == [{"endpoint": "/predict/batch", "version": "v2"}]
-    feedback = {"prediction_id": prediction_id, "label": "positive"}
-    assert client.post("/feedback", json=feedback).status_code == 202
+    assert give_feedback(client, prediction_id, "positive").status_code == 202
 
 
 def test_inference_client_classifies_a_text(unlimited: ServedBento) -> None:

@@ -137,7 +137,7 @@ async def test_requests_that_share_a_batch_keep_their_own_spans(
             if span.name == name and span.attributes.get("version", "v2") == "v2"
         }
 
-    await until(lambda: len(spans("runner.call")) == len(texts))
+    await until(lambda: len(spans("runner.call")) == len(spans("classify")) == len(texts))
     calls = spans("runner.call")
     assert {call.parent for call in calls.values()} == spans("classify").keys()
 

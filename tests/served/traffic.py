@@ -36,6 +36,10 @@ FULL = Pace()
 # cores from the tests beside.
 SPARING = Pace(pause_seconds=0.3, share=0.25)
 
+# What a process says whose loop stays late, as those of a machine that stood still do for a second.
+SHED = "The service has too much to do; try again"
+STANDSTILL_SECONDS = 0.5
+
 
 @dataclass
 class Traffic:
@@ -45,6 +49,8 @@ class Traffic:
     acknowledged: list[str] = field(default_factory=list)  # ids of predictions
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)  # why, of what was not answered 200
+    _shed: list[str] = field(default_factory=list)
+    _stood_still: bool = False
     broken: int = 0  # no reply: the connection ended
     readiness: Counter[int] = field(default_factory=Counter)  # what /readyz said meanwhile
     slowest_seconds: float = 0.0
@@ -79,14 +85,22 @@ class Traffic:
                 await asyncio.sleep(self.pace.pause_seconds)
             else:
                 assert int(reply.headers["retry-after"]) >= 1
-                self.refusals.append(reply.json()["detail"])
+                detail = reply.json()["detail"]
+                (self._shed if detail == SHED else self.refusals).append(detail)
                 await asyncio.sleep(0.05)
 
     async def _keep_asking_whether_ready(self, client: httpx.AsyncClient) -> None:
         while not self.stopping:
             with contextlib.suppress(httpx.TransportError):
                 self.readiness[(await client.get("/readyz")).status_code] += 1
+            started = time.perf_counter()
             await asyncio.sleep(0.05)
+            self._stood_still |= time.perf_counter() - started > STANDSTILL_SECONDS
+
+    def end(self) -> None:
+        """Count what was shed as refused, unless the machine stood still, here too."""
+        if not self._stood_still:
+            self.refusals += self._shed
 
     async def answers(self, count: int, seconds: float = 60.0) -> None:
         """Wait until `count` more, or the pace's share of it, were answered 200."""
@@ -112,6 +126,7 @@ async def traffic(bento: ServedBento, pace: Pace = FULL) -> AsyncIterator[Traffi
         finally:
             sent.stopping = True
             await asyncio.gather(*clients)
+            sent.end()
             print(sent.figures())  # noqa: T201  `make faults` shows it
 
 

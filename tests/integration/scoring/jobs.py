@@ -126,7 +126,7 @@ class JobService:
         self.jobs = JobStore(
             folders, room, input_folders=input_folders, retention=timedelta(hours=1)
         )
-        self.upload_bounds = UploadBounds(MAX_UPLOAD, 0.5)
+        self.upload_bounds = UploadBounds(MAX_UPLOAD, 30.0)
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")
         runners: dict[Version, FakeRunner] = {"v1": self.v1, "v2": self.v2}
         self.runner = JobRunner(

@@ -84,7 +84,7 @@ async def test_requests_at_once_get_exactly_the_limit(redis: Redis) -> None:
 
 @pytest.mark.usefixtures("redis")
 async def test_thousands_of_requests_at_once_get_exactly_the_limit(redis_server: str) -> None:
-    redis = connect(redis_server, timeout_seconds=1.0)
+    redis = connect(redis_server, timeout_seconds=30)
     limiter = RateLimiter(redis, {"predict": "10/minute"})
     errors = counter("redis_errors_total", operation="rate_limit")
     outcomes = await asyncio.gather(
