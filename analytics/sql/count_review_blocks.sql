@@ -1,6 +1,7 @@
 -- Lets the labels of a block of the review queue count, once nearly all of its items have one; `ids`
 -- are predictions that got a label. Before, the labels are those of whatever somebody reported, and
--- mostly mistakes. The label of a prediction that was compared may be that of the other one too.
+-- mostly mistakes. The label of a prediction that was compared may be that of the other one too. A
+-- block that small draws still fill has fewer than `block_items`; one of which items were erased too.
 WITH touched AS (
     SELECT block FROM review_items WHERE prediction_id = ANY(CAST(:ids AS uuid[]))
     UNION
@@ -22,9 +23,15 @@ labels AS MATERIALIZED (
     FROM touched JOIN review_items AS item USING (block)
     WHERE NOT item.counts
 ),
+open_blocks AS (
+    SELECT DISTINCT ON (version) version, open_block AS block
+    FROM review_draws ORDER BY version ASC, until DESC, id DESC
+),
 full_blocks AS (
     SELECT block FROM labels GROUP BY block
-    HAVING count(*) >= :block_items AND count(label) >= CAST(:labelled_share AS double precision) * count(*)
+    HAVING
+        (count(*) >= :block_items OR block NOT IN (SELECT block FROM open_blocks WHERE block IS NOT NULL))
+        AND count(label) >= CAST(:labelled_share AS double precision) * count(*)
 ),
 counted AS (
     UPDATE review_items AS item SET counts = true

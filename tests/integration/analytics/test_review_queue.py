@@ -15,6 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.ab.report import ab_test
 from analytics.confidence import confidence
 from analytics.feedback.store import FeedbackStore
+from analytics.hash_keys import HashKeys
+from analytics.privacy.erase import Actor, erase
+from analytics.privacy.selection import Selector
 from analytics.reader import Reader
 from analytics.review.draw import ReviewDraws
 from analytics.review.queue import NOT_KEPT, ReviewQueue, review_queue
@@ -265,6 +268,21 @@ async def test_labels_of_small_draws_count_once_their_block_is_nearly_full(
     # From now on, each label of the block counts at once.
     await store.add(made[11].id, "positive")
     await store.add(made[11].id, "negative")
+    assert await sampled_labels(engine) == 18
+
+
+async def test_block_of_which_a_prediction_was_erased_counts_once_the_rest_is_labelled(
+    engine: AsyncEngine,
+) -> None:
+    made = [made_at(20 + number) for number in range(25)]
+    await PredictionWriter(engine).write(made)
+    draws, store = ReviewDraws(engine), FeedbackStore(engine, NO_SPOOL)
+    await ask(engine, draws)
+    for gone in made[:7]:
+        selector = Selector("prediction", str(gone.id))
+        await erase(engine, HashKeys(), selector, ["salt"], Actor("ada", "here", ""))
+    for item in made[7:]:
+        await store.add(item.id, "positive")
     assert await sampled_labels(engine) == 18
 
 
